@@ -1,0 +1,1 @@
+"""Batches: which batch-mates."""

@@ -1,0 +1,1 @@
+"""Compression: which weights and bits."""

@@ -1,0 +1,1 @@
+"""Diffusion: which noise and guidance."""

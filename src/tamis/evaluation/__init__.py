@@ -1,0 +1,1 @@
+"""Evaluation: what to test on."""

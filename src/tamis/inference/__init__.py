@@ -1,0 +1,1 @@
+"""Inference: which answers to sample."""

@@ -1,0 +1,1 @@
+"""Losses: how much each counts."""

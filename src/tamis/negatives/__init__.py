@@ -1,0 +1,1 @@
+"""Negatives: which negatives."""

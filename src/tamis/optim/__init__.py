@@ -1,0 +1,1 @@
+"""Optim: which updates."""

@@ -1,0 +1,1 @@
+"""Preference: which answers to push."""

@@ -1,0 +1,1 @@
+"""Subsets: which part of the data."""

@@ -1,0 +1,1 @@
+"""Targets: what counts as positive."""
