@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -90,7 +91,8 @@ class MinedNegatives:
             positive_score (float32, the positive the margin was measured from), source (uint8 bits), weight (float32).
         dropped: columns of one length: query, candidate, rank, score, source, rule (str), rival (int64 row of the
             corpus that it was compared with, -1 for none), rival_score (float32).
-        report: settings, counts, audit, seconds: everything that is not a column.
+        reference_scores: (q,) float32, per query the score of the positive that the margin was measured from.
+        summary: settings, counts, audit, seconds: everything that is not a column.
     """
 
     queries: Table
@@ -98,8 +100,38 @@ class MinedNegatives:
     positives: Sequence[Array]
     negatives: dict[str, Array]
     dropped: dict[str, Array]
-    report: dict[str, Any]
-    histograms: dict[str, Array] = field(default_factory=dict)
+    reference_scores: Array
+    summary: dict[str, Any]
 
     def __len__(self) -> int:
         return len(self.negatives["query"])
+
+    def to_dataset(self, form: str = "triplet") -> Any:
+        """The negatives as a ``datasets.Dataset`` ready for sentence-transformers.
+
+        Args:
+            form: "triplet", "n-tuple", "labeled-pair" or "labeled-list", see ``tamis.export.columns``.
+
+        Returns:
+            a ``datasets.Dataset``.
+        """
+        from tamis.integrations.datasets import mined_to_dataset
+
+        return mined_to_dataset(self, form)
+
+    def save(self, folder: str | Path) -> None:
+        """Write Parquet files and report into a folder, as ``tamis mine`` does; ``tamis.runs.load`` reads them back."""
+        from tamis import runs
+
+        with runs.locked(Path(folder)) as held:
+            runs.save(self, held, key="")
+
+    def report(self, path: str | Path) -> None:
+        """Write one self-contained HTML page: funnel, scores, survival curve, examples to judge by eye.
+
+        Args:
+            path: the file.
+        """
+        from tamis.mining_report import write_page
+
+        write_page(self, Path(path))

@@ -1,0 +1,54 @@
+"""The command line: one line and exit code 2 for a mistake, no traceback.
+
+Commands are plain functions; their help comes from their docstrings. Only here is a name that a user typed turned into
+a model, a loss or a sampler.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+import cyclopts
+
+from tamis import __version__
+from tamis.cli import catalog, demo, mining, training
+
+app = cyclopts.App(name="tamis", version=__version__, help="Tamis decides what a model learns from.")
+app.command(demo.demo)
+app.command(mining.mine)
+app.command(mining.audit)
+app.command(training.train)
+app.command(training.evaluate)
+app.command(mining.report)
+app.command(mining.export)
+app.command(catalog.methods)
+app.command(catalog.claims)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line.
+
+    Args:
+        arguments: instead of those of the process.
+
+    Raises:
+        SystemExit: with 2 and one line on stderr for a mistake of the user's.
+    """
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    try:
+        app(arguments if arguments is None else list(arguments), exit_on_error=False, print_error=False)
+    except cyclopts.CycloptsError as error:
+        _stop(" ".join(str(error).split()) + " (tamis --help shows the commands)")
+    except (ValueError, TypeError, ImportError, OSError) as error:
+        if os.environ.get("TAMIS_TRACEBACK"):
+            raise
+        _stop(" ".join(str(error).split()) or type(error).__name__)
+    except KeyboardInterrupt:
+        _stop("stopped; the same command goes on where it was", code=130)
+
+
+def _stop(message: str, code: int = 2) -> None:
+    print(f"tamis: {message}", file=sys.stderr)
+    raise SystemExit(code)

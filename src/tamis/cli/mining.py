@@ -1,0 +1,246 @@
+"""``tamis mine``, ``audit``, ``report`` and ``export``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from cyclopts import Parameter
+
+from tamis.cli.screen import percent, progress, quiet_libraries, say, table
+from tamis.results import MinedNegatives
+
+Output = Annotated[Path, Parameter(name=["--output", "-o"])]
+
+
+def mine(
+    data: Path,
+    *,
+    output: Output,
+    encoder: str | None = None,
+    query_embeddings: Path | None = None,
+    corpus_embeddings: Path | None = None,
+    query_prompt: str | None = None,
+    passage_prompt: str | None = None,
+    split: str | None = None,
+    negatives: int = 8,
+    max_survival: float | None = None,
+    margin: float | None = None,
+    absolute_margin: float | None = None,
+    percentage: float | None = None,
+    against: Literal["lowest", "highest"] = "lowest",
+    candidates: Literal["dense", "bm25", "both"] = "dense",
+    depth: int | None = None,
+    first_rank: int = 1,
+    last_rank: int | None = None,
+    min_score: float | None = None,
+    max_score: float | None = None,
+    guide: str | None = None,
+    guide_margin: float = 0.0,
+    pick: Literal["top", "random", "softmax"] = "top",
+    pick_temperature: float = 0.05,
+    seed: int = 0,
+    max_memory: str = "256MB",
+) -> None:
+    """Mine negatives that can be trusted, with an audit that says how far.
+
+    Without a margin, --max-survival is 0.02: the margin is chosen so that at most that share of hidden positives would
+    be kept as negatives.
+
+    Args:
+        data: BEIR folder, saved dataset, or a JSONL, CSV or Parquet file of pairs or triplets.
+        output: folder for the results; the same command goes on where it was stopped.
+        encoder: name or folder of a sentence-transformers or model2vec model; left out, the MiniLM of [minilm].
+        query_embeddings: .npy or Parquet with the queries' vectors, instead of an encoder.
+        corpus_embeddings: .npy or Parquet with the passages' vectors, instead of an encoder.
+        query_prompt: put before every query; left out, the encoder's own.
+        passage_prompt: put before every passage; left out, the encoder's own.
+        split: which judgements to mine for; left out, train.
+        negatives: negatives per query, at the most.
+        max_survival: share of hidden positives that may be kept; chooses the margin; 1 asks for no margin.
+        margin: relative margin, a share of the positive's score.
+        absolute_margin: margin in units of the score.
+        percentage: share of the positive's score that a negative may reach, 0.95 for instance.
+        against: the positive of several that the margin is measured from.
+        candidates: where candidates come from.
+        depth: candidates per query; left out, the larger of 100 and 10 times the negatives.
+        first_rank: first rank in the corpus that may be picked; 11 skips ten.
+        last_rank: last rank that may be picked.
+        min_score: floor of the score.
+        max_score: ceiling of the score.
+        guide: second encoder; drops what it finds closer to the query than the positive.
+        guide_margin: margin of the guide.
+        pick: hardest first, at random, or drawn softly by score.
+        pick_temperature: of the soft draw.
+        seed: of everything that is drawn.
+        max_memory: memory for the blocks of the search.
+    """
+    from tamis import encoders, runs
+    from tamis.data import read, read_embeddings
+    from tamis.negatives.mine import mine as mine_negatives
+    from tamis.plan import parse_bytes, plan_mining
+
+    found = read(data, split=split)
+    block = parse_bytes(max_memory)
+    vectors = [
+        None if path is None else read_embeddings(path, table.ids)
+        for path, table in ((query_embeddings, found.queries), (corpus_embeddings, found.corpus))
+    ]
+    whole = candidates == "bm25" or all(v is not None for v in vectors)
+    quiet_libraries()
+    model = None if whole else encoders.resolve(encoder)
+    second = None if guide is None else encoders.resolve(guide)
+    settings: dict[str, Any] = {
+        "query_prompt": query_prompt, "passage_prompt": passage_prompt, "negatives": negatives,
+        "max_survival": max_survival, "relative_margin": margin, "absolute_margin": absolute_margin,
+        "percentage": percentage, "against": against, "candidates_from": candidates, "depth": depth,
+        "first_rank": first_rank, "last_rank": last_rank, "min_score": min_score, "max_score": max_score,
+        "guide_margin": guide_margin, "pick": pick, "pick_temperature": pick_temperature, "seed": seed,
+    }  # fmt: skip
+    prints = [None if m is None else encoders.fingerprint(m, found.corpus.texts) for m in (model, second)]
+    given = [None if p is None else runs.file_digest(p) for p in (query_embeddings, corpus_embeddings)]
+    with runs.locked(output):
+        key = runs.run_key(found, settings | {"encoders": prints, "embeddings": given})
+        if runs.is_current(output, key):
+            say(f"Nothing changed since the last run: {output} is up to date.")
+            mined = runs.load(output)
+        else:
+            wanted = depth or max(100, 10 * negatives, last_rank or 0)
+            size = next((v.shape[1] for v in vectors if v is not None), 0)
+            plan = plan_mining(
+                found.queries, found.corpus, encoder=model, dimensions=size, depth=wanted, block_bytes=block
+            )
+            say(f"Plan     {plan}")
+            plan.refuse_unless_it_fits()
+            mined = mine_negatives(
+                found, encoder=model, query_embeddings=vectors[0], corpus_embeddings=vectors[1], guide=second,
+                max_memory=block, folder=output, progress=progress, **settings,
+            )  # fmt: skip
+            mined.summary["peak_memory_mb"] = _peak_memory_mb()
+            runs.save(mined, output, key=key)
+    say(describe(mined))
+    say(f"Written to {output}; look at it with: tamis report {output}")
+
+
+def audit(mined: Path, *, truth: Path | None = None, split: str | None = None) -> None:
+    """Say what leaks through a mined set: planted positives, duplicates, skew; with intervals.
+
+    Args:
+        mined: folder that tamis mine wrote.
+        truth: data with fuller judgements; counts the negatives that they call positives.
+        split: which judgements of the truth.
+    """
+    from tamis import runs
+    from tamis.data import read
+    from tamis.negatives.audit import duplicates, known_false
+    from tamis.ngrams import text_groups
+
+    found = runs.load(mined)
+    say(describe_audit(found))
+    groups = text_groups(found.corpus.texts)[0]
+    query, negative = found.negatives["query"], found.negatives["negative"]
+    say("Duplicates")
+    say(table([[what, count] for what, count in duplicates(query, negative, found.positives, groups).items()]))
+    skew = found.summary["skew"]
+    say("Skew")
+    say(
+        table(
+            [
+                ["negatives per query, mean", f"{skew['per_query_mean']:.2f}"],
+                ["queries without a negative", f"{skew['queries_without']:,}"],
+                ["share of the corpus in use", percent(skew["share_of_corpus"])],
+                ["share of all negatives that the most used 1 % of them take", percent(skew["top_1_percent_take"])],
+                ["uses of the most used passage", f"{skew['most_used']:,}"],
+            ]
+        )
+    )
+    if truth is not None:
+        full = read(truth, split=split)
+        row = {name: i for i, name in enumerate(found.corpus.ids)}
+        judged = dict(zip(full.queries.ids, full.positives, strict=True))
+        from numpy import array, int64
+
+        known = [
+            array([row[full.corpus.ids[p]] for p in judged.get(name, ()) if full.corpus.ids[p] in row], int64)
+            for name in found.queries.ids
+        ]
+        seen = known_false(query, negative, known)
+        low, high = seen["interval"]
+        say(f"Truth    {seen['count']:,} of {seen['n']:,} negatives are positives by {truth}: "
+            f"{percent(seen['rate'])} ({percent(low)} to {percent(high)})")  # fmt: skip
+
+
+def report(mined: Path, *, output: Annotated[Path | None, Parameter(name=["--output", "-o"])] = None) -> None:
+    """Write one self-contained HTML page: funnel, scores, survival curve, examples to judge by eye.
+
+    Args:
+        mined: folder that tamis mine wrote.
+        output: the page; left out, report.html in that folder.
+    """
+    from tamis import runs
+
+    path = output or mined / "report.html"
+    runs.load(mined).report(path)
+    say(f"Report   {path}")
+
+
+def export(
+    mined: Path,
+    *,
+    output: Output,
+    form: Literal[
+        "triplet", "n-tuple", "labeled-pair", "labeled-list", "flagembedding", "tevatron", "msmarco"
+    ] = "triplet",
+) -> None:
+    """Write mined negatives in the form that a trainer reads.
+
+    Args:
+        mined: folder that tamis mine wrote.
+        output: the file.
+        form: the first four are Parquet for sentence-transformers; then JSONL of FlagEmbedding and Tevatron, and TSV.
+    """
+    from tamis import export as exporting
+    from tamis import runs
+
+    count = exporting.write(runs.load(mined), form, output)
+    say(f"{count:,} rows written to {output}")
+
+
+def describe(mined: MinedNegatives) -> str:
+    """The funnel and the audit as lines of text."""
+    data = mined.summary["data"]
+    head = f"Mined    {len(mined):,} negatives for {data['queries']:,} queries from {data['passages']:,} passages"
+    candidates = max(1, mined.summary["funnel"][0]["count"])
+    rows = [[row["step"], f"{row['count']:,}", percent(row["count"] / candidates)] for row in mined.summary["funnel"]]
+    width = max(len(r[1]) for r in rows)
+    return "\n".join([head, table([[a, b.rjust(width), c.rjust(7)] for a, b, c in rows]), describe_audit(mined)])
+
+
+def describe_audit(mined: MinedNegatives) -> str:
+    """The audit as lines of text."""
+    found = mined.summary["audit"]
+    lines = [f"Audit    {found['says']}"]
+    margin = found.get("margin")
+    if margin and margin["value"] is not None:
+        target = f", chosen for a survival of at most {found['target']:g}" if found.get("target") else ""
+        lines.append(f"  margin: {margin['kind']} {margin['value']:.4f}{target}")
+    if found.get("picked", {}).get("rate") is not None:
+        picked = found["picked"]
+        low, high = picked["interval"]
+        lines.append(
+            f"  {percent(picked['rate'])} ({percent(low)} to {percent(high)}) would have been picked among the negatives"
+        )
+    if found.get("cross_check", {}).get("rate") is not None:
+        check = found["cross_check"]
+        lines.append(f"  cross-check: {check['count']} of {check['n']} planted positives would have been kept")
+    lines += [f"  warning: {text}" for text in found["warnings"]]
+    return "\n".join(lines)
+
+
+def _peak_memory_mb() -> int | None:
+    """The largest resident set so far, where the system tells."""
+    try:
+        import resource
+    except ImportError:
+        return None
+    return int(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)

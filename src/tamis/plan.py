@@ -1,0 +1,142 @@
+"""Plans: what a run will take, said before it starts, and refused with the cure if it cannot fit."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from tamis import encoders
+from tamis.results import Table
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a mining run will take.
+
+    Args:
+        queries: how many.
+        passages: how many.
+        dimensions: of the vectors, 0 without vectors.
+        depth: candidates per query.
+        block_bytes: memory for the blocks of the search.
+        peak_bytes: of vectors, blocks and candidates together, above what is loaded now.
+        seconds: rough time, encoding and search.
+    """
+
+    queries: int
+    passages: int
+    dimensions: int
+    depth: int
+    block_bytes: int
+    peak_bytes: int
+    seconds: float
+
+    def __str__(self) -> str:
+        work = f"{self.queries:,} queries x {self.passages:,} passages"
+        if self.dimensions:
+            work += f" x {self.dimensions} dimensions"
+        return (
+            f"{work}, {self.depth} candidates each; blocks of {self.block_bytes / 2**20:.0f} MB, "
+            f"peak about {self.peak_bytes / 2**30:.2f} GB, about {duration(self.seconds)}"
+        )
+
+    def refuse_unless_it_fits(self) -> None:
+        """Stop before the work when the memory is not there.
+
+        Raises:
+            ValueError: with what is needed, what is free, and what to change.
+        """
+        free = free_memory()
+        if free is not None and self.peak_bytes > free:
+            raise ValueError(
+                f"mining needs about {self.peak_bytes / 2**30:.1f} GB and {free / 2**30:.1f} GB are free: lower --depth "
+                f"({self.depth}) or --max-memory ({self.block_bytes / 2**20:.0f}MB), or mine a part of the corpus."
+            )
+
+
+def plan_mining(
+    queries: Table, corpus: Table, *, encoder: encoders.Encoder | None, dimensions: int, depth: int, block_bytes: int
+) -> Plan:
+    """Estimate a mining run; an encoder is timed on 32 texts of the corpus.
+
+    Args:
+        queries: ids and texts.
+        corpus: ids and texts.
+        encoder: what will encode them, None when the vectors are there.
+        dimensions: of the vectors that are there, 0 for none.
+        depth: candidates per query.
+        block_bytes: memory for the blocks of the search.
+
+    Returns:
+        the plan.
+    """
+    q, n = len(queries), len(corpus)
+    seconds = 0.0
+    if encoder is not None:
+        sample = list(corpus.texts[:: max(1, n // 32)][:32])
+        encoder.encode(sample[:2])  # the first call sets things up and would be timed with it
+        start = time.perf_counter()
+        dimensions = encoders.as_matrix(encoder.encode(sample), "the encoder's output").shape[1]
+        seconds += (time.perf_counter() - start) / len(sample) * (q + n)
+    if dimensions:
+        # Selection costs about as much as the products.
+        seconds += 2 * 2.0 * q * n * dimensions / product_rate(dimensions)
+    blocks = min(block_bytes, 8 * q * n)
+    peak = 2 * 4 * dimensions * (q + n) + blocks + 64 * q * min(depth, n)
+    return Plan(q, n, dimensions, min(depth, n), blocks, peak, seconds)
+
+
+def product_rate(dimensions: int, *, rows: int = 1024) -> float:
+    """Floating-point operations per second of a small float32 matrix product on this machine."""
+    a, b = torch.ones(rows, dimensions), torch.ones(dimensions, rows)
+    a @ b
+    start = time.perf_counter()
+    for _ in range(3):
+        a @ b
+    return 3 * 2.0 * rows * rows * dimensions / (time.perf_counter() - start)
+
+
+def free_memory() -> int | None:
+    """Bytes that can be had without swapping, or None where the system does not tell."""
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return None
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable")), None)
+
+
+def duration(seconds: float) -> str:
+    """Seconds for people.
+
+    Example:
+        >>> duration(42.3), duration(3700)
+        ('42 s', '1 h 02 min')
+    """
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def parse_bytes(text: str | int) -> int:
+    """A memory size from a number of bytes or from text with a unit.
+
+    Example:
+        >>> parse_bytes("2GB") == 2 * 2**30
+        True
+    """
+    if isinstance(text, int):
+        return text
+    units = {"": 1, "B": 1, "K": 2**10, "KB": 2**10, "M": 2**20, "MB": 2**20, "G": 2**30, "GB": 2**30}
+    number = text.strip().upper().rstrip("KMGB")
+    unit = text.strip().upper()[len(number) :]
+    try:
+        size = int(float(number) * units[unit.strip()])
+    except (ValueError, KeyError):
+        raise ValueError(f"max-memory must be a size like 512MB or 2GB: got {text!r}.") from None
+    if size < 2**20:
+        raise ValueError(f"max-memory must be at least 1MB: got {text!r}.")
+    return size
