@@ -57,13 +57,13 @@ def mine(
         passage_prompt: put before every passage; left out, the encoder's own.
         split: which judgements to mine for; left out, train.
         negatives: negatives per query, at the most.
-        max_survival: share of hidden positives that may be kept; chooses the margin; 1 asks for no margin.
+        max_survival: share of hidden positives that may become negatives; chooses the margin; 1 asks for none.
         margin: relative margin, a share of the positive's score.
         absolute_margin: margin in units of the score.
         percentage: share of the positive's score that a negative may reach, 0.95 for instance.
         against: the positive of several that the margin is measured from.
         candidates: where candidates come from.
-        depth: candidates per query; left out, the larger of 100 and 10 times the negatives.
+        depth: candidates per query; left out, the larger of 200 and 20 times the negatives.
         first_rank: first rank in the corpus that may be picked; 11 skips ten.
         last_rank: last rank that may be picked.
         min_score: floor of the score.
@@ -77,6 +77,7 @@ def mine(
     """
     from tamis import encoders, runs
     from tamis.data import read, read_embeddings
+    from tamis.negatives.mine import default_depth
     from tamis.negatives.mine import mine as mine_negatives
     from tamis.plan import parse_bytes, plan_mining
 
@@ -105,7 +106,7 @@ def mine(
             say(f"Nothing changed since the last run: {output} is up to date.")
             mined = runs.load(output)
         else:
-            wanted = depth or max(100, 10 * negatives, last_rank or 0)
+            wanted = depth or default_depth(negatives, last_rank)
             size = next((v.shape[1] for v in vectors if v is not None), 0)
             plan = plan_mining(
                 found.queries, found.corpus, encoder=model, dimensions=size, depth=wanted, block_bytes=block
@@ -224,15 +225,15 @@ def describe_audit(mined: MinedNegatives) -> str:
     if margin and margin["value"] is not None:
         target = f", chosen for a survival of at most {found['target']:g}" if found.get("target") else ""
         lines.append(f"  margin: {margin['kind']} {margin['value']:.4f}{target}")
-    if found.get("picked", {}).get("rate") is not None:
-        picked = found["picked"]
-        low, high = picked["interval"]
+    kept = found.get("kept_by_rules")
+    if kept and kept["rate"] is not None:
+        low, high = kept["interval"]
         lines.append(
-            f"  {percent(picked['rate'])} ({percent(low)} to {percent(high)}) would have been picked among the negatives"
+            f"  the rules alone would have let {percent(kept['rate'])} pass ({percent(low)} to {percent(high)})"
         )
     if found.get("cross_check", {}).get("rate") is not None:
         check = found["cross_check"]
-        lines.append(f"  cross-check: {check['count']} of {check['n']} planted positives would have been kept")
+        lines.append(f"  cross-check: {check['count']} of {check['n']} planted positives would have become negatives")
     lines += [f"  warning: {text}" for text in found["warnings"]]
     return "\n".join(lines)
 

@@ -1,10 +1,9 @@
 """Audit: how many false negatives a mining rule lets through, measured on known positives that play unknown ones.
 
-A known positive is *planted*: it is hidden, and treated like any other passage of the corpus. The share of planted
-positives that reach the candidate pool and are then kept as negatives is the *survival rate*. A margin is chosen on
-one half of them by a split-conformal quantile and verified on the other half, with a Wilson interval. Where queries
-have one positive only, the scores of positives over queries stand in for hidden ones; that is a weaker evidence, and it
-says so.
+A known positive is *planted*: it is hidden, and treated like any other passage of the corpus. Of the planted positives
+that reach the candidate pool, the share that would have become negatives is the *survival rate*, with a Wilson
+interval. The margin is chosen on one half of them and verified on the other (see ``calibration``). Here stand the
+planting, the shares, and what else leaks through a mined set: copies of positives, and hubs.
 """
 
 from __future__ import annotations
@@ -16,7 +15,6 @@ from typing import Any
 
 import numpy as np
 
-from tamis import checks
 from tamis.intervals import wilson
 from tamis.randomness import Seed, as_generator
 
@@ -64,7 +62,7 @@ def plant(positives: Sequence[Array], text_groups: Array, *, seed: Seed, limit: 
 
 
 def slack(scores: Array, reference: Array) -> Array:
-    """How large a relative margin each hidden positive survives: ``(p - s) / |p|`` for its score s and the positive's p.
+    """How large a relative margin a hidden positive survives: ``(p - s) / |p|``, its score s, the positive's p.
 
     At the relative margin m a candidate is kept when ``s < p - m |p|``, which is ``m < slack``.
 
@@ -77,35 +75,6 @@ def slack(scores: Array, reference: Array) -> Array:
     """
     reference = np.asarray(reference, np.float64)
     return (reference - np.asarray(scores, np.float64)) / np.maximum(np.abs(reference), 1e-9)
-
-
-def conformal_bound(values: Array, max_survival: float) -> tuple[float, float]:
-    """The split-conformal bound: the value that a new draw exceeds with probability at most ``max_survival``.
-
-    With n exchangeable draws, the ``ceil((n + 1)(1 - a))``-th smallest bounds the chance of exceeding it by ``a``
-    (Vovk, Gammerman and Shafer 2005; Lei et al. 2018). With fewer than ``1 / a - 1`` draws no value does; then the
-    largest one is returned and what it does bound, ``1 / (n + 1)``.
-
-    Args:
-        values: (n,) float, calibration draws.
-        max_survival: a, in (0, 1).
-
-    Returns:
-        the bound, and the level that the number of draws supports.
-
-    Raises:
-        ValueError: when there are no values.
-
-    Example:
-        >>> conformal_bound(np.arange(99.0), 0.05)
-        (94.0, 0.05)
-    """
-    checks.require(0 < max_survival < 1, f"max_survival must lie between 0 and 1: got {max_survival!r}.")
-    checks.require(len(values) > 0, "no planted positive is left to choose the margin from.")
-    n = len(values)
-    rank = math.ceil((n + 1) * (1 - max_survival) - 1e-9)
-    level = max_survival if rank <= n else 1 / (n + 1)
-    return float(np.sort(values)[min(rank, n) - 1]), level
 
 
 def needed(max_survival: float) -> int:
@@ -134,39 +103,6 @@ def share(count: int, of: int) -> dict[str, Any]:
     """
     low, high = wilson(count, of)
     return {"n": of, "count": count, "rate": count / of if of else None, "interval": [low, high]}
-
-
-def survival_curve(
-    calibration: Array, verification: Array, chosen: float | None, *, points: int = 81
-) -> dict[str, list[float | None]]:
-    """Survival against the margin on both halves, with the Wilson band of the second.
-
-    Args:
-        calibration: (n,) slack of the first half; ``-inf`` survives no margin.
-        verification: (m,) slack of the second half.
-        chosen: the margin chosen, which the curve must show, or None.
-        points: how many margins.
-
-    Returns:
-        lists of one length: margin, calibration, verification (None for a half that is empty), low, high.
-    """
-    shown = 0.0 if chosen is None else chosen
-    seen = np.concatenate([calibration, verification, [0.0, shown]])
-    seen = seen[np.isfinite(seen)]
-    low_end, high_end = min(shown, float(np.quantile(seen, 0.02))), max(shown, float(seen.max()))
-    margins = np.unique(np.append(np.linspace(low_end, high_end + 1e-6, points), shown))
-
-    def survival(half: Array) -> list[float | None]:
-        return [float((half > m).mean()) if len(half) else None for m in margins]
-
-    bands = [wilson(int((verification > m).sum()), len(verification)) for m in margins]
-    return {
-        "margin": margins.tolist(),
-        "calibration": survival(calibration),
-        "verification": survival(verification),
-        "low": [b[0] for b in bands],
-        "high": [b[1] for b in bands],
-    }
 
 
 def skew(negatives: Array, queries: Array, n_queries: int, n_passages: int) -> dict[str, Any]:

@@ -19,8 +19,8 @@ import numpy as np
 from tamis import checks, encoders
 from tamis.data import RetrievalData, from_python
 from tamis.method import Method
-from tamis.negatives import audit, candidates, filters, picking
-from tamis.negatives.rules import Reference, Rules, Trial, choose_margin
+from tamis.negatives import audit, calibration, candidates, filters, picking
+from tamis.negatives.rules import Reference, Rules
 from tamis.ngrams import text_groups
 from tamis.randomness import child_seed
 from tamis.results import MinedNegatives
@@ -74,8 +74,8 @@ def mine(
     """Mine negatives for every query, and measure how many of them would be false.
 
     A candidate with score s is kept when ``s < ceiling(p)`` with p the score of the query's positive and the ceiling of
-    ``filters.margin_ceiling``. Without any margin, ``max_survival`` is 0.02 and the margin is chosen from the data:
-    the split-conformal quantile of ``audit.conformal_bound``.
+    ``filters.margin_ceiling``. Without any margin, ``max_survival`` is 0.02 and the margin is chosen from the data,
+    see ``calibration``.
 
     Args:
         queries: q texts, id -> text, or data read with ``tamis.data.read``.
@@ -89,8 +89,9 @@ def mine(
         similarity: "cosine", or "dot" for vectors as they are.
         candidates_from: "dense", "bm25", or "both" merged by reciprocal rank.
         negatives: how many per query at the most; a short list stays short.
-        depth: candidates per query; None for ``max(100, 10 * negatives)``.
-        max_survival: the share of hidden positives that may be kept, in (0, 1]; chooses the margin; 1 asks for none.
+        depth: candidates per query; None for ``default_depth(negatives, last_rank)``.
+        max_survival: the share of hidden positives that may become negatives, in (0, 1]; chooses the margin; 1 asks
+            for none.
         absolute_margin: see ``filters.margin_ceiling``.
         relative_margin: see ``filters.margin_ceiling``.
         percentage: see ``filters.margin_ceiling``.
@@ -145,12 +146,11 @@ def mine(
         guide_margin=guide_margin,
     )
     rules.check()
-    checks.at_least("negatives", negatives, 1)
-    checks.one_of("pick", pick, ("top", "random", "softmax"))
+    picker = picking.Picker(negatives, pick, pick_temperature)
+    picker.check()
     checks.one_of("similarity", similarity, ("cosine", "dot"))
-    checks.positive("pick_temperature", pick_temperature)
     checks.require(depth is None or depth >= 1, f"depth must be at least 1: got {depth!r}.")
-    depth = min(depth or max(100, 10 * negatives, last_rank or 0), len(data.corpus))
+    depth = min(depth or default_depth(negatives, last_rank), len(data.corpus))
     cache = Path(folder) if folder is not None else None
 
     def embedded(model: Any, given: tuple[Any, Any], name: str) -> tuple[Array, Array]:
@@ -200,9 +200,13 @@ def mine(
         guide_scores[rows, columns] = scorer(rows, found.indices[rows, columns])
     everyone = np.arange(len(data.queries))
     reference = Reference.of(everyone, data.positives, pool.pair_scores, scorer, against)
-    planted = audit.plant(data.positives, groups, seed=child_seed(seed, "plant"))
-    trial = Trial.of(planted, data.positives, groups, pool, scorer, against)
-    rules, measured = choose_margin(rules, trial, reference, pool, negatives=negatives, seed=seed)
+    trial = calibration.plant_and_place(data.positives, groups, pool, rules, picker, scorer, seed=seed)
+
+    def own_positives() -> calibration.Trial:
+        """Every query's own positive, taken for a stranger."""
+        return calibration.place(audit.Planted(everyone, reference.row), None, pool, rules, picker, scorer, seed=seed)
+
+    rules, measured = calibration.choose_margin(rules, trial, own_positives, seed=seed)
 
     echo = found.present & (groups[found.indices] == query_groups[:, None])
     decisions = [
@@ -211,8 +215,7 @@ def mine(
         *rules.decide(found.scores, found.ranks, reference, guide_scores),
     ]
     log_weights, blame = filters.combine(decisions, found.indices.shape)
-    draw = child_seed(seed, "pick")
-    picks = picking.pick_columns(found, log_weights, negatives, how=pick, temperature=pick_temperature, seed=draw)
+    picks = picker.pick(found, log_weights, child_seed(seed, "pick"))
     columns_kept = picking.negative_columns(found, picks, log_weights, reference.score)
     columns_dropped = picking.dropped_columns(found, decisions, blame, copies, pool)
     done = time.perf_counter()
@@ -256,3 +259,13 @@ def mine(
         reference_scores=reference.score,
         summary=summary,
     )
+
+
+def default_depth(negatives: int, last_rank: int | None = None) -> int:
+    """Candidates per query: enough that a margin rarely leaves a list short.
+
+    Example:
+        >>> default_depth(8)
+        200
+    """
+    return max(200, 20 * negatives, last_rank or 0)

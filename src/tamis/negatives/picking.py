@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,42 +11,62 @@ import numpy as np
 from tamis import checks
 from tamis.negatives.candidates import Pool
 from tamis.negatives.filters import Decision
-from tamis.randomness import Seed, as_generator, gumbel_top_k
+from tamis.randomness import Seed, as_generator, gumbel
 from tamis.results import Candidates
 
 Array = np.ndarray[Any, Any]
 
 
-def pick_columns(
-    found: Candidates, log_weights: Array, negatives: int, *, how: str, temperature: float, seed: Seed
-) -> Array:
-    """Pick up to ``negatives`` candidates of every row; a short row ends in -1 and is never filled up.
+@dataclass(frozen=True)
+class Picker:
+    """How negatives are picked from the candidates that the rules keep.
 
     Args:
-        found: the pool.
-        log_weights: (q, k) float, ``-inf`` is never picked.
         negatives: how many per row at the most.
         how: "top" takes the best ranks, "random" draws uniformly, "softmax" draws with probability proportional to
             ``exp(score / temperature + log_weight)`` without replacement (Gumbel-softmax).
         temperature: of the softmax, in units of the score.
-        seed: seed or generator of the draw.
-
-    Returns:
-        (q, negatives) int64 columns of the pool, in order of rank for "top", of the draw otherwise.
-
-    Raises:
-        ValueError: for an unknown way of picking.
     """
-    checks.one_of("pick", how, ("top", "random", "softmax"))
-    open_ = ~np.isneginf(log_weights) & found.present
-    if how == "softmax":
-        keys = np.where(open_, found.scores.astype(np.float64) / temperature + log_weights, -np.inf)
-        return gumbel_top_k(keys, negatives, seed)
-    order = np.where(open_, found.ranks.astype(np.float64), np.inf)
-    if how == "random":
-        order = np.where(open_, as_generator(seed).random(open_.shape), np.inf)
-    chosen = np.argsort(order, axis=1, kind="stable")[:, :negatives]
-    return np.where(np.isinf(np.take_along_axis(order, chosen, 1)), -1, chosen)
+
+    negatives: int
+    how: str = "top"
+    temperature: float = 0.05
+
+    def check(self) -> None:
+        """Say in one line what cannot work.
+
+        Raises:
+            ValueError: for an unknown way of picking or numbers out of range.
+        """
+        checks.at_least("negatives", self.negatives, 1)
+        checks.one_of("pick", self.how, ("top", "random", "softmax"))
+        checks.positive("pick_temperature", self.temperature)
+
+    def keys(self, scores: Array, ranks: Array, seed: Seed) -> Array:
+        """(q, k) float64, the order of picking, the highest first."""
+        if self.how == "top":
+            return -np.asarray(ranks, np.float64)
+        if self.how == "random":
+            return as_generator(seed).random(scores.shape)
+        return scores.astype(np.float64) / self.temperature + gumbel(scores.shape, as_generator(seed))
+
+    def pick(self, found: Candidates, log_weights: Array, seed: Seed) -> Array:
+        """Pick the columns of the pool.
+
+        Args:
+            found: the pool.
+            log_weights: (q, k) float, ``-inf`` is never picked.
+            seed: seed or generator of the draw.
+
+        Returns:
+            (q, negatives) int64 columns; a short row ends in -1 and is never filled up.
+        """
+        keys = self.keys(found.scores, found.ranks, seed)
+        if self.how == "softmax":
+            keys = keys + log_weights
+        keys = np.where(np.isneginf(log_weights) | ~found.present, -np.inf, keys)
+        chosen = np.argsort(-keys, axis=1, kind="stable")[:, : self.negatives]
+        return np.where(np.isneginf(np.take_along_axis(keys, chosen, 1)), -1, chosen)
 
 
 def negative_columns(found: Candidates, picks: Array, log_weights: Array, positive_score: Array) -> dict[str, Array]:

@@ -1,0 +1,175 @@
+"""``tamis train`` and ``tamis evaluate``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from cyclopts import Parameter
+
+from tamis.cli.screen import progress, quiet_libraries, say, table
+from tamis.results import MinedNegatives
+
+if TYPE_CHECKING:
+    from tamis.integrations.training import Objective
+    from tamis.retrieval import Evaluation
+
+Output = Annotated[Path, Parameter(name=["--output", "-o"])]
+
+
+def train(
+    mined: Path,
+    *,
+    output: Output,
+    model: str | None = None,
+    loss: Literal["contrastive", "gistembed"] = "contrastive",
+    batches: Literal["no_duplicates", "ngame"] = "no_duplicates",
+    negatives: int = 4,
+    epochs: float = 1.0,
+    steps: int | None = None,
+    batch_size: int = 32,
+    learning_rate: float = 2e-5,
+    temperature: float = 0.05,
+    freeze_layers: int = 0,
+    max_length: int | None = None,
+    seed: int = 0,
+) -> None:
+    """Train a sentence-transformers model on mined negatives.
+
+    No known positive of a query ever acts as its negative in a batch.
+
+    Args:
+        mined: folder that tamis mine wrote.
+        output: folder for the trained model.
+        model: name or folder of the model to train; left out, the MiniLM of [minilm].
+        loss: InfoNCE, or GISTEmbed guided by the vectors of the mining encoder.
+        batches: batches without repeated texts, or clusters of similar queries.
+        negatives: mined negatives per query, at the most; 0 for in-batch negatives only.
+        epochs: passes over the training pairs.
+        steps: optimiser steps, instead of epochs.
+        batch_size: queries per batch.
+        learning_rate: of AdamW, with warm-up and linear decay.
+        temperature: divides the similarities.
+        freeze_layers: lower layers that do not learn; fewer seconds per step.
+        max_length: tokens after which texts are cut.
+        seed: of everything that is drawn.
+    """
+    from tamis import encoders, runs
+    from tamis.integrations.sentence_transformers import SentenceEncoder
+    from tamis.integrations.training import train as train_model
+
+    found = runs.load(mined)
+    if output.exists() and any(output.iterdir()) and not (output / "modules.json").exists():
+        raise ValueError(f"{output} is not empty and holds no model: name another output folder.")
+    quiet_libraries()
+    encoder = SentenceEncoder.load(model or encoders.default_model(), max_length=max_length)
+    done = train_model(
+        encoder.model,
+        found,
+        objective_for(loss, mined, temperature=temperature),
+        batch_sampler=sampler_for(batches, found, encoder, batch_size=batch_size, negatives=negatives, seed=seed),
+        output=output,
+        negatives=negatives,
+        epochs=epochs,
+        steps=steps,
+        learning_rate=learning_rate,
+        freeze_layers=freeze_layers,
+        prompts=(encoder.prompts["query"], encoder.prompts["passage"]),
+        seed=seed,
+        progress=True,
+    )
+    encoder.model.save_pretrained(str(output), create_model_card=False)
+    say(f"Trained  {done['steps']} steps in {done['seconds']:.0f} s, mean loss {done['loss']:.4f}; model in {output}")
+
+
+def evaluate(
+    model: str,
+    data: Path,
+    *,
+    baseline: str | None = None,
+    split: str | None = None,
+    output: Annotated[Path | None, Parameter(name=["--output", "-o"])] = None,
+    query_prompt: str | None = None,
+    passage_prompt: str | None = None,
+) -> None:
+    """Judge how well a model retrieves: nDCG, MRR, recall, MAP, with a paired bootstrap against a baseline.
+
+    Args:
+        model: name or folder of the model.
+        data: as for tamis mine.
+        baseline: another model to compare with.
+        split: which judgements; left out, test where there is one.
+        output: folder for the per-query file (per_query.parquet) and metrics.json.
+        query_prompt: put before queries; left out, the model's own.
+        passage_prompt: put before passages; left out, the model's own.
+    """
+    from tamis import encoders, retrieval
+    from tamis.data import read, splits_of
+
+    split = split or ("test" if "test" in splits_of(data) else None)
+    found = read(data, split=split)
+    quiet_libraries()
+    results = [
+        retrieval.evaluate(encoders.load(name), found, query_prompt=query_prompt, passage_prompt=passage_prompt)
+        for name in (model, *([baseline] if baseline else []))
+    ]
+    say(f"{len(found.queries):,} queries, {len(found.corpus):,} passages" + (f", split {split}" if split else ""))
+    say(metrics_table(results))
+    if output is not None:
+        output.mkdir(parents=True, exist_ok=True)
+        results[0].write(output / "per_query.parquet")
+        content: dict[str, Any] = {"model": model, "metrics": results[0].means()}
+        if baseline:
+            results[1].write(output / "per_query_baseline.parquet")
+            content |= {"baseline": baseline, "against_baseline": results[0].against(results[1])}
+        (output / "metrics.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        say(f"Per query in {output / 'per_query.parquet'}")
+
+
+def metrics_table(results: list[Evaluation]) -> str:
+    """Metrics of one model, or of a model and its baseline with the paired difference."""
+    if len(results) == 1:
+        return table([[metric, f"{value:.4f}"] for metric, value in results[0].means().items()])
+    rows = []
+    for metric, gap in results[0].against(results[1]).items():
+        ours, theirs = (r.means()[metric] for r in results)
+        interval = f"{gap['low']:+.4f} to {gap['high']:+.4f}"
+        counts = f"{gap['wins']:.0f} / {gap['losses']:.0f}"
+        rows.append([metric, f"{ours:.4f}", f"{theirs:.4f}", f"{gap['difference']:+.4f}", interval, counts])
+    return table(rows, header=("", "model", "baseline", "difference", "95 % interval", "wins / losses"))
+
+
+def objective_for(loss: str, mined: Path, *, temperature: float) -> Objective:
+    """The objective that a name on the command line means."""
+    from tamis.encoders import unit_rows
+    from tamis.files import read_embeddings
+    from tamis.integrations import training
+
+    if loss == "contrastive":
+        return training.contrastive_objective(temperature=temperature)
+    files = [mined / "embeddings" / f"{stem}.npy" for stem in ("queries", "corpus")]
+    missing = next((f for f in files if not f.exists()), None)
+    if missing is not None:
+        raise ValueError(f"loss gistembed is guided by the mining encoder's vectors: {missing} is not there.")
+    guide = tuple(unit_rows(read_embeddings(f), f"the vectors in {f}") for f in files)
+    return training.gistembed_objective((guide[0], guide[1]), temperature=temperature)
+
+
+def sampler_for(
+    batches: str, mined: MinedNegatives, encoder: Any, *, batch_size: int, negatives: int, seed: int
+) -> Any:
+    """The batch sampler that a name on the command line means."""
+    from tamis import encoders
+    from tamis.batches import ClusterBatchSampler, NoDuplicatesBatchSampler
+    from tamis.integrations.training import MinedRows
+
+    rows = MinedRows(mined, negatives=negatives)
+    if batches == "no_duplicates":
+        return NoDuplicatesBatchSampler(rows.keys(), batch_size, seed=seed)
+    vectors = encoders.encode(
+        encoder, mined.queries.texts, prompt=encoder.prompts["query"], stem="queries", progress=progress
+    )
+    sampler = ClusterBatchSampler(len(rows), batch_size, cluster_size=min(batch_size, len(rows)), seed=seed)
+    sampler.update(vectors[rows.queries], 0)
+    return sampler

@@ -1,0 +1,281 @@
+"""Training on mined negatives with sentence-transformers' own trainer.
+
+A batch is b queries with one positive each and the mined negatives of those queries, any number per query and each once.
+Every query meets every passage of the batch, except those that are known to answer it: they get the log-weight ``-inf``,
+whether they came as another query's positive, as its negative, or under another id with the same text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from tamis import checks
+from tamis.contrastive import info_nce
+from tamis.losses.gistembed import GISTEmbedLoss
+from tamis.ngrams import text_groups
+from tamis.randomness import child_seed
+from tamis.results import MinedNegatives
+
+Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True)
+class BatchFacts:
+    """What a loss may know of a batch beside the embeddings.
+
+    Args:
+        log_weights: (b, b + m) float32, queries against positives and then negatives; ``-inf`` for known answers.
+        queries: (b,) int64 query rows.
+        passages: (b + m,) int64 corpus rows, positives first.
+    """
+
+    log_weights: Tensor
+    queries: Tensor
+    passages: Tensor
+
+
+Objective = Callable[[Tensor, Tensor, Tensor, BatchFacts], Tensor]
+"""``objective(queries (b, d), positives (b, d), negatives (m, d), facts) -> scalar``."""
+
+
+class MinedRows:
+    """(query, positive) pairs with the negatives of the query, and what is known to answer each query.
+
+    Args:
+        mined: the negatives.
+        negatives: at most this many per query, the first of the list; 0 trains on in-batch negatives only.
+    """
+
+    def __init__(self, mined: MinedNegatives, *, negatives: int) -> None:
+        counts = [len(p) for p in mined.positives]
+        self.queries = np.repeat(np.arange(len(counts)), counts)
+        self.positives = np.concatenate(mined.positives)
+        self.texts = mined.queries.texts, mined.corpus.texts
+        self.groups, self.query_groups = text_groups(mined.corpus.texts, mined.queries.texts)
+        order = np.argsort(mined.negatives["query"], kind="stable")
+        self.indptr = np.searchsorted(mined.negatives["query"][order], np.arange(len(counts) + 1))
+        self.negatives = mined.negatives["negative"][order]
+        self.log_weights = np.log(mined.negatives["weight"][order].astype(np.float64)).astype(np.float32)
+        self.limit = negatives
+        self.answers = [np.unique(self.groups[p]) for p in mined.positives]
+
+    def __len__(self) -> int:
+        return len(self.queries)
+
+    def keys(self) -> Array:
+        """(rows, 2) identities that no batch should hold twice: the query's text and the positive's text."""
+        return np.stack([self.query_groups[self.queries], self.groups[self.positives]], 1)
+
+    def batch(self, rows: Sequence[int]) -> tuple[list[str], list[str], BatchFacts]:
+        """Texts of queries and passages, and the facts, of some rows."""
+        index = np.asarray(rows)
+        queries, positives = self.queries[index], self.positives[index]
+        places = [np.arange(self.indptr[q], min(self.indptr[q + 1], self.indptr[q] + self.limit)) for q in queries]
+        flat = np.concatenate([np.empty(0, np.int64), *places])
+        negatives = np.setdiff1d(self.negatives[flat], positives)
+        passages = np.concatenate([positives, negatives])
+        log_weights = np.zeros((len(queries), len(passages)), np.float32)
+        for row, (query, own) in enumerate(zip(queries, places, strict=True)):
+            column = len(queries) + np.searchsorted(negatives, self.negatives[own])
+            fresh = np.isin(self.negatives[own], negatives)
+            log_weights[row, column[fresh]] = self.log_weights[own][fresh]
+            log_weights[row, np.isin(self.groups[passages], self.answers[query])] = -np.inf
+            log_weights[row, row] = 0.0
+        facts = BatchFacts(torch.from_numpy(log_weights), torch.from_numpy(queries), torch.from_numpy(passages))
+        return [self.texts[0][q] for q in queries], [self.texts[1][p] for p in passages], facts
+
+
+class MinedCollator:
+    """Turns row numbers into the features that the trainer hands to the model.
+
+    Args:
+        rows: the training rows.
+        preprocess: the model's tokenisation, texts -> features.
+        prompts: put before queries and passages.
+    """
+
+    valid_label_columns: tuple[str, ...] = ("label",)
+
+    def __init__(
+        self, rows: MinedRows, preprocess: Callable[[list[str]], dict[str, Tensor]], prompts: tuple[str, str]
+    ) -> None:
+        self.rows, self.preprocess, self.prompts = rows, preprocess, prompts
+
+    def __call__(self, items: list[dict[str, int]]) -> dict[str, Any]:
+        """Features of queries and passages under prefixes, and the facts as the label."""
+        queries, passages, facts = self.rows.batch([item["row"] for item in items])
+        features: dict[str, Any] = {"label": vars(facts)}
+        for name, prompt, texts in (("query", self.prompts[0], queries), ("passage", self.prompts[1], passages)):
+            for key, value in self.preprocess([prompt + text for text in texts]).items():
+                features[f"{name}_{key}"] = value
+        return features
+
+
+class MinedLoss(nn.Module):
+    """Embeds the batch and hands tensors to an objective; the only part that knows the model.
+
+    Args:
+        model: a ``SentenceTransformer``.
+        objective: see ``Objective``.
+    """
+
+    def __init__(self, model: nn.Module, objective: Objective) -> None:
+        super().__init__()
+        self.model = model
+        self.objective = objective
+
+    def forward(self, features: Sequence[dict[str, Tensor]], labels: dict[str, Tensor]) -> Tensor:
+        """The loss of a batch."""
+        queries, passages = (self.model(dict(f))["sentence_embedding"] for f in features)
+        facts = BatchFacts(**labels)
+        return self.objective(queries, passages[: len(queries)], passages[len(queries) :], facts)
+
+
+def contrastive_objective(*, temperature: float = 0.05) -> Objective:
+    """InfoNCE over the batch's positives and mined negatives, known answers masked."""
+
+    def objective(queries: Tensor, positives: Tensor, negatives: Tensor, facts: BatchFacts) -> Tensor:
+        candidates = torch.cat([positives, negatives])
+        return info_nce(queries, candidates, temperature=temperature, log_weights=facts.log_weights.to(queries))
+
+    return objective
+
+
+def gistembed_objective(guide: tuple[Array, Array], *, temperature: float = 0.05, margin: float = 0.0) -> Objective:
+    """GISTEmbed over the batch, guided by vectors that stand still.
+
+    Args:
+        guide: (q, d) query and (n, d) passage vectors of the guide, by row; the mining encoder's vectors will do.
+        temperature: divides the similarities.
+        margin: absolute margin of the guide's threshold.
+
+    Returns:
+        the objective.
+    """
+    loss = GISTEmbedLoss(temperature=temperature, margin=margin)
+
+    def objective(queries: Tensor, positives: Tensor, negatives: Tensor, facts: BatchFacts) -> Tensor:
+        b = len(queries)
+        seen = torch.from_numpy(np.asarray(guide[1][facts.passages.cpu().numpy()])).to(queries)
+        asked = torch.from_numpy(np.asarray(guide[0][facts.queries.cpu().numpy()])).to(queries)
+        log_weights = facts.log_weights.to(queries)
+        some = len(negatives) > 0
+        value: Tensor = loss(
+            queries,
+            positives,
+            negatives if some else None,
+            guide_anchors=asked,
+            guide_positives=seen[:b],
+            guide_negatives=seen[b:] if some else None,
+            positive_log_weights=log_weights[:, :b],
+            negative_log_weights=log_weights[:, b:] if some else None,
+        )
+        return value
+
+    return objective
+
+
+def train(
+    model: Any,
+    mined: MinedNegatives,
+    objective: Objective,
+    *,
+    batch_sampler: Any,
+    output: Path,
+    negatives: int = 8,
+    epochs: float = 1.0,
+    steps: int | None = None,
+    learning_rate: float = 2e-5,
+    warmup: float = 0.1,
+    freeze_layers: int = 0,
+    prompts: tuple[str, str] = ("", ""),
+    seed: int = 0,
+    progress: bool = False,
+) -> dict[str, float]:
+    """Train a ``SentenceTransformer`` in place on mined negatives.
+
+    Args:
+        model: the model; its weights change.
+        mined: the negatives.
+        objective: ``contrastive_objective(...)``, ``gistembed_objective(...)`` or your own.
+        batch_sampler: yields lists of rows, see ``MinedRows.keys`` for what they must not repeat.
+        output: folder for the trainer's own files.
+        negatives: at most this many mined negatives per query; 0 for in-batch negatives only.
+        epochs: passes over the rows, unless ``steps`` is given.
+        steps: optimiser steps.
+        learning_rate: of AdamW, after a linear warm-up, falling linearly to zero.
+        warmup: share of the steps.
+        freeze_layers: the embeddings and this many lower layers do not learn.
+        prompts: put before queries and passages.
+        seed: of everything that is drawn.
+        progress: show the trainer's bar.
+
+    Returns:
+        steps, mean loss and seconds.
+    """
+    library = checks.package("sentence_transformers")
+    dataset = checks.package("datasets").Dataset
+    rows = MinedRows(mined, negatives=negatives)
+    frozen = freeze(model, freeze_layers)
+    arguments = library.SentenceTransformerTrainingArguments(
+        output_dir=str(output),
+        num_train_epochs=epochs,
+        max_steps=steps or -1,
+        per_device_train_batch_size=1,  # the batch sampler decides
+        learning_rate=learning_rate,
+        warmup_steps=warmup,
+        batch_sampler=lambda *_, **__: batch_sampler,
+        save_strategy="no",
+        logging_strategy="no",
+        report_to="none",
+        disable_tqdm=not progress,
+        dataloader_pin_memory=torch.cuda.is_available(),
+        seed=child_seed(seed, "train") % 2**31,
+    )
+    collator = MinedCollator(rows, model.preprocess, prompts)
+    trainer = library.SentenceTransformerTrainer(
+        model=model,
+        args=arguments,
+        train_dataset=dataset.from_dict({"row": np.arange(len(rows))}),
+        loss=MinedLoss(model, objective),
+        data_collator=collator,
+    )
+    trainer.remove_callback(trainer.model_card_callback_class)  # it would describe rows of numbers
+    try:
+        result = trainer.train()
+    finally:
+        for parameter in frozen:
+            parameter.requires_grad_(True)
+        model.eval()
+    return {"steps": result.global_step, "loss": result.training_loss, "seconds": result.metrics["train_runtime"]}
+
+
+def freeze(model: nn.Module, layers: int) -> list[nn.Parameter]:
+    """Take the embeddings and the first ``layers`` transformer layers out of the training.
+
+    Args:
+        model: any model whose layers are named ``...layer.<i>...`` or ``...layers.<i>...``.
+        layers: how many; 0 takes out nothing.
+
+    Returns:
+        the parameters that were taken out.
+
+    Raises:
+        ValueError: when no parameter has such a name.
+    """
+    if layers == 0:
+        return []
+    names = [f".{kind}.{i}." for kind in ("layer", "layers") for i in range(layers)]
+    found = [p for n, p in model.named_parameters() if any(m in n for m in names) or ".embeddings." in n]
+    checks.require(bool(found), "freeze_layers must be 0 here: the model has no layers with numbers to freeze.")
+    learning = [p for p in found if p.requires_grad]
+    for parameter in learning:
+        parameter.requires_grad_(False)
+    return learning
