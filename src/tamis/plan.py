@@ -52,8 +52,8 @@ class Plan:
         free = free_memory()
         if free is not None and self.peak_bytes > free:
             raise ValueError(
-                f"mining needs about {self.peak_bytes / 2**30:.1f} GB and {free / 2**30:.1f} GB are free: lower --depth "
-                f"({self.depth}) or --max-memory ({self.block_bytes / 2**20:.0f}MB), or mine a part of the corpus."
+                f"mining needs about {self.peak_bytes / 2**30:.1f} GB and {free / 2**30:.1f} GB are free: lower "
+                f"--depth ({self.depth}) or --max-memory ({self.block_bytes / 2**20:.0f}MB), or mine a part of the corpus."
             )
 
 

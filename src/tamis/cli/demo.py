@@ -30,7 +30,7 @@ def demo(
     *,
     data: Literal["cwe", "esco"] = "cwe",
     output: Annotated[Path | None, Parameter(name=["--output", "-o"])] = None,
-    max_survival: float = 0.1,
+    max_survival: float = 0.05,
     steps: int = 40,
     seed: int = 0,
     small: bool = False,
@@ -102,7 +102,7 @@ def demo(
         say("Truth    negatives that are answers by the labels kept back")
         say(table([[name, f"{t['count']:,} of {t['n']:,}", percent(t["rate"])] for name, t in truth.items()]))
         say(
-            f"Training MiniLM three times, {steps} steps each, then {len(test.queries):,} test queries with all their labels"
+            f"Training MiniLM three times, {steps} steps each; {len(test.queries):,} test queries with all their labels"
         )
         results: dict[str, Evaluation] = {"before training": retrieval.evaluate(encoder, test)}
         for name, negatives, source in (

@@ -1,8 +1,8 @@
 """Training on mined negatives with sentence-transformers' own trainer.
 
-A batch is b queries with one positive each and the mined negatives of those queries, any number per query and each once.
-Every query meets every passage of the batch, except those that are known to answer it: they get the log-weight ``-inf``,
-whether they came as another query's positive, as its negative, or under another id with the same text.
+A batch is b queries with one positive each and the mined negatives of those queries, any number per query and each
+once. Every query meets every passage of the batch, except those that are known to answer it: they get the log-weight
+``-inf``, whether they came as another query's positive, as its negative, or under another id with the same text.
 """
 
 from __future__ import annotations

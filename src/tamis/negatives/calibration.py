@@ -200,8 +200,8 @@ def _chosen(rules: Rules, trial: Trial, target: float, report: dict[str, Any], s
     report["supported"] = float(bounds[at])
     if not len(held):
         report["warnings"].append(
-            f"{len(trial)} hidden positives reached the pool; a bound of {target:g} needs {audit.needed(target)}, so the "
-            f"strongest margin is taken, and it bounds survival at {bounds[at]:.3f}."
+            f"{len(trial)} hidden positives reached the pool; a bound of {target:g} needs {audit.needed(target)}, so "
+            f"the strongest margin is taken, and it bounds survival at {bounds[at]:.3f}."
         )
     step = float(steps[at])
     if trial.reference is None:
