@@ -50,7 +50,7 @@ def test_needed_and_share():
 def test_survival_equals_mining_with_the_positive_really_hidden():
     """The survival that is computed in place equals a run in which each positive is hidden in earnest."""
     given_ = world(1, n=60)
-    settings_ = {"negatives": 4, "depth": 12}
+    settings_ = {"negatives": 2, "depth": 3}
     stated = mine(**given_, percentage=0.9, **settings_).summary["audit"]["verification"]
     rng = calibration.as_generator(calibration.child_seed(0, "plant"))
     planted = audit.plant([np.array(p) for p in given_["positives"]], np.arange(120), seed=rng)
@@ -58,7 +58,7 @@ def test_survival_equals_mining_with_the_positive_really_hidden():
     for q, h in zip(planted.query, planted.passage, strict=True):
         known = [p if i != q else [r for r in p if r != h] for i, p in enumerate(given_["positives"])]
         one = mine(**(given_ | {"positives": known}), percentage=0.9, **settings_).negatives
-        pool = mine(**(given_ | {"positives": known}), max_survival=1.0, negatives=12, depth=12).negatives
+        pool = mine(**(given_ | {"positives": known}), max_survival=1.0, negatives=3, depth=3).negatives
         reached += h in pool["negative"][pool["query"] == q]
         survived += h in one["negative"][one["query"] == q]
     assert 0 < survived < reached < 60

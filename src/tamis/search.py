@@ -1,0 +1,290 @@
+"""Exact search by inner product in bounded memory: top-k, range search, and scores of given pairs.
+
+Every returned score is one fixed float32 dot product, so results do not depend on block sizes, threads or precision,
+and equal scores fall to the lower passage index. ``tamis.scan`` finds the pairs that may matter by blocked matrix
+products with an error bound; here they are merged. Peak memory is a setting. Tensors stay on their device, arrays are
+not copied, and memory-mapped ones are read block by block.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tamis import checks
+from tamis.scan import PAIRS, dots, scan
+
+Array = np.ndarray[Any, Any]
+ArrayLike = Array | Tensor
+Progress = Callable[[int, int], object]
+Kind = TypeVar("Kind", Array, Tensor)
+
+DEFAULT_MEMORY = 268_435_456
+PRECISIONS = ("auto", "float32", "bfloat16")
+
+_LARGEST_NORM = 1e18  # products of two such norms stay well inside float32
+_NOTHING = torch.iinfo(torch.int64).min  # the key of an empty place, below every other key
+_LOW_BITS = 2**32 - 1
+
+
+def top_k(
+    queries: Kind,
+    passages: ArrayLike,
+    k: int,
+    *,
+    exclude: tuple[ArrayLike, ArrayLike] | None = None,
+    ceiling: ArrayLike | None = None,
+    precision: str = "auto",
+    max_memory: int = DEFAULT_MEMORY,
+    progress: Progress | None = None,
+) -> tuple[Kind, Kind]:
+    """The k passages with the highest inner product for every query, exactly, best first.
+
+    The inner product is taken as it is: normalise the rows first where cosine similarity is meant.
+
+    Args:
+        queries: (q, d) float32, float16 or bfloat16, tensor or array.
+        passages: (n, d) likewise; a memory-mapped array is read block by block.
+        k: passages per query, at least 1; a row that runs out of passages ends in index -1 and score -inf.
+        exclude: CSR (indptr (q + 1,), columns): passages that are never returned for a query.
+        ceiling: (q,) float: only scores strictly below it are returned.
+        precision: "float32" or "bfloat16", of the products that find candidates; the result is the same. "auto" takes
+            bfloat16 where the processor is faster in it and its error bound leaves few candidates.
+        max_memory: bytes for blocks, above the inputs and the result.
+        progress: called as ``progress(done, total)``, in query-passage pairs.
+
+    Returns:
+        scores (q, k) float32 and indices (q, k) int64, of the type of queries. Ties go to the lower index.
+
+    Raises:
+        ValueError: for shapes that do not fit, rows that are not finite, k < 1, or a malformed exclude.
+        TypeError: for other types.
+
+    Example:
+        >>> scores, indices = top_k(np.eye(3, dtype=np.float32)[:1], np.eye(3, dtype=np.float32), 2)
+        >>> indices.tolist(), scores.tolist()
+        ([[0, 1]], [[1.0, 0.0]])
+    """
+    checks.at_least("k", k, 1)
+    q, p, device = _operands(queries, passages, precision, max_memory)
+    barred = None if exclude is None else _csr(exclude, len(q), len(p), device)
+    below = None if ceiling is None else _ceiling(ceiling, len(q), device)
+    keys = torch.full((len(q), k), _NOTHING, dtype=torch.int64, device=device)
+    floors = torch.full((len(q),), -math.inf, device=device)
+    for start, stop, rows, columns, scores in scan(
+        q,
+        p,
+        floors,
+        precision=precision,
+        max_memory=max_memory,
+        count=k,
+        barred=barred,
+        ceiling=below,
+        progress=progress,
+    ):
+        if below is not None:
+            kept = scores < below[start:stop][rows]
+            rows, columns, scores = rows[kept], columns[kept], scores[kept]
+        _merge(keys[start:stop], rows, _key(scores, columns))
+        floors[start:stop] = _score(keys[start:stop, -1])
+    indices = torch.where(keys == _NOTHING, -1, _LOW_BITS - (keys & _LOW_BITS))
+    return _like(queries, _score(keys)), _like(queries, indices)
+
+
+def range_search(
+    queries: Kind,
+    passages: ArrayLike,
+    threshold: float,
+    *,
+    precision: str = "auto",
+    max_memory: int = DEFAULT_MEMORY,
+    progress: Progress | None = None,
+) -> tuple[Kind, Kind, Kind]:
+    """All pairs whose inner product is at least the threshold, exactly, as a sparse matrix.
+
+    Args:
+        queries: (q, d) float32, float16 or bfloat16, tensor or array.
+        passages: (n, d) likewise.
+        threshold: the lowest score to return.
+        precision: as in ``top_k``.
+        max_memory: bytes for blocks, above the inputs and the result, which may itself be large.
+        progress: as in ``top_k``.
+
+    Returns:
+        CSR of the pairs, of the type of queries: indptr (q + 1,) int64, columns (m,) int64 ascending within each row,
+        scores (m,) float32.
+
+    Raises:
+        ValueError: for shapes that do not fit, rows that are not finite, or a threshold that is NaN.
+        TypeError: for other types.
+
+    Example:
+        >>> points = np.array([[1.0, 0.0], [0.8, 0.6], [0.0, 1.0]], dtype=np.float32)
+        >>> indptr, columns, scores = range_search(points, points, 0.7)
+        >>> indptr.tolist(), columns.tolist()
+        ([0, 2, 4, 5], [0, 1, 0, 1, 2])
+    """
+    checks.require(not math.isnan(threshold), f"threshold must be a number: got {threshold!r}.")
+    q, p, device = _operands(queries, passages, precision, max_memory)
+    floors = torch.full((len(q),), float(threshold), device=device)
+    places, scores = [torch.empty(0, dtype=torch.int64, device=device)], [torch.empty(0, device=device)]
+    for found in scan(q, p, floors, precision=precision, max_memory=max_memory, progress=progress):
+        kept = found.scores >= threshold
+        places.append(((found.start + found.rows) * len(p) + found.columns)[kept])
+        scores.append(found.scores[kept])
+    place, order = torch.cat(places).sort()
+    indptr = torch.searchsorted(place, torch.arange(len(q) + 1, device=device) * len(p))
+    return _like(queries, indptr), _like(queries, place % len(p)), _like(queries, torch.cat(scores)[order])
+
+
+def pair_scores(
+    queries: Kind, passages: ArrayLike, query_rows: ArrayLike, passage_rows: ArrayLike, *, block: int = PAIRS
+) -> Kind:
+    """Inner products of given pairs of rows, bit for bit the scores that ``top_k`` returns for them.
+
+    Args:
+        queries: (q, d) float32, float16 or bfloat16, tensor or array.
+        passages: (n, d) likewise.
+        query_rows: (m,) int, rows of queries.
+        passage_rows: (m,) int, rows of passages.
+        block: pairs scored at once; takes about ``8 * block * d`` bytes.
+
+    Returns:
+        (m,) float32, of the type of queries.
+
+    Raises:
+        ValueError: for shapes that do not fit or rows that are not there.
+        TypeError: for other types.
+
+    Example:
+        >>> points = np.array([[1.0, 2.0], [3.0, 4.0]], dtype=np.float32)
+        >>> pair_scores(points, points, np.array([0, 1]), np.array([1, 1])).tolist()
+        [11.0, 25.0]
+    """
+    checks.at_least("block", block, 1)
+    q, p, device = _matrices(queries, passages)
+    rows = _rows("query_rows", query_rows, "queries", len(q), device)
+    columns = _rows("passage_rows", passage_rows, "passages", len(p), device)
+    checks.same_length("passage_rows", columns, "query_rows", rows)
+    return _like(queries, dots(q, p, rows, columns, block=block))
+
+
+def _merge(keys: Tensor, rows: Tensor, new: Tensor) -> None:
+    """Let new keys (m,), sorted by row, compete with the k of each row, in place."""
+    size, k = keys.shape
+    ends = torch.searchsorted(rows, torch.arange(size + 1, device=rows.device))
+    width = int(ends.diff().max())
+    pool = keys.new_full((size, k + width), _NOTHING)
+    pool[:, :k] = keys
+    pool[rows, k + torch.arange(len(rows), device=rows.device) - ends[rows]] = new
+    keys.copy_(pool.topk(k, 1).values)
+
+
+def _key(scores: Tensor, columns: Tensor) -> Tensor:
+    """One integer per pair that orders by score, then by lower index: the bits of a float order like an integer."""
+    bits = (scores + 0.0).view(torch.int32)  # adding zero makes one zero of two
+    return (_flip(bits).long() << 32) | (_LOW_BITS - columns)
+
+
+def _score(keys: Tensor) -> Tensor:
+    scores = _flip((keys >> 32).int()).view(torch.float32)
+    return torch.where(keys == _NOTHING, -math.inf, scores)
+
+
+def _flip(bits: Tensor) -> Tensor:
+    """Turn the order of negative floats around; its own inverse."""
+    return torch.where(bits < 0, bits ^ 0x7FFFFFFF, bits)
+
+
+def _operands(queries: ArrayLike, passages: ArrayLike, precision: str, max_memory: int) -> tuple[Tensor, Tensor, Any]:
+    checks.one_of("precision", precision, PRECISIONS)
+    checks.positive("max_memory", max_memory)
+    q, p, device = _matrices(queries, passages)
+    _measured("queries", q)
+    _measured("passages", p)
+    return q, p, device
+
+
+def _matrices(queries: ArrayLike, passages: ArrayLike) -> tuple[Tensor, Tensor, torch.device]:
+    q, p = _tensor("queries", queries), _tensor("passages", passages)
+    checks.matrix("queries", q)
+    checks.matrix("passages", p, columns=q.shape[1])
+    checks.require(len(p) < _LOW_BITS, f"passages must be fewer than 2**32 - 1: got {len(p)} rows.")
+    return q, p, q.device if p.device.type == "cpu" else p.device
+
+
+def _tensor(name: str, value: ArrayLike) -> Tensor:
+    """The same memory as a tensor, without its gradient."""
+    kinds = "float32, float16 or bfloat16"
+    if isinstance(value, Tensor):
+        if value.dtype not in (torch.float32, torch.float16, torch.bfloat16):
+            raise TypeError(f"{name} must be {kinds}: got {value.dtype}; call {name}.float().")
+        return value.detach()
+    if not isinstance(value, np.ndarray):
+        raise TypeError(f"{name} must be a tensor or an array: got {type(value).__name__}.")
+    if value.dtype not in (np.float32, np.float16):
+        raise TypeError(f"{name} must be {kinds}: got {value.dtype}; call {name}.astype(np.float32).")
+    if min(value.strides, default=0) < 0 or not value.dtype.isnative:
+        value = np.ascontiguousarray(value, dtype=value.dtype.newbyteorder("="))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # torch warns of read-only memory, which is never written to
+        return torch.from_numpy(value)
+
+
+def _measured(name: str, matrix: Tensor) -> None:
+    """Refuse rows that are not finite or whose products could overflow, before any work is done."""
+    for start in range(0, len(matrix), 4 * PAIRS):
+        block = matrix[start : start + 4 * PAIRS].float()
+        norms = torch.linalg.vector_norm(block, dim=1)
+        if bool((norms <= _LARGEST_NORM).all()):
+            continue
+        row = start + int((~(norms <= _LARGEST_NORM)).nonzero()[0])
+        checks.require(bool(matrix[row].isfinite().all()), f"{name} must be finite: row {row} holds NaN or infinity.")
+        raise ValueError(f"{name} must have norms of at most {_LARGEST_NORM:g}: row {row} is longer; scale them down.")
+
+
+def _integers(name: str, value: ArrayLike, device: torch.device) -> Tensor:
+    tensor = value if isinstance(value, Tensor) else torch.from_numpy(np.array(value, dtype=np.int64))
+    checks.require(tensor.ndim == 1, f"{name} must be one-dimensional: got shape {tuple(tensor.shape)}.")
+    return tensor.to(device, torch.int64)
+
+
+def _rows(name: str, value: ArrayLike, of: str, size: int, device: torch.device) -> Tensor:
+    rows = _integers(name, value, device)
+    if len(rows) > 0:
+        low, high = int(rows.min()), int(rows.max())
+        checks.require(0 <= low and high < size, f"{name} must be rows of {of}, 0 to {size - 1}: got {low} to {high}.")
+    return rows
+
+
+def _csr(exclude: tuple[ArrayLike, ArrayLike], q: int, n: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    indptr = _integers("exclude[0]", exclude[0], device)
+    columns = _rows("exclude[1]", exclude[1], "passages", n, device)
+    checks.require(
+        len(indptr) == q + 1 and int(indptr[0]) == 0 and int(indptr[-1]) == len(columns),
+        f"exclude must be CSR (indptr, columns): indptr of {q + 1} entries from 0 to {len(columns)}, "
+        f"got {len(indptr)} entries.",
+    )
+    checks.require(bool((indptr.diff() >= 0).all()), "exclude must be CSR (indptr, columns): indptr decreases.")
+    return indptr, columns
+
+
+def _ceiling(ceiling: ArrayLike, q: int, device: torch.device) -> Tensor:
+    tensor = ceiling if isinstance(ceiling, Tensor) else torch.from_numpy(np.array(ceiling, dtype=np.float32))
+    checks.require(tensor.shape == (q,), f"ceiling must have one entry per query: {q}, got {tuple(tensor.shape)}.")
+    tensor = tensor.detach().to(device, torch.float32)
+    checks.require(not bool(tensor.isnan().any()), "ceiling must hold no NaN; put inf where there is none.")
+    return tensor
+
+
+def _like(reference: Kind, result: Tensor) -> Kind:
+    """A result of the kind of the input, on its device."""
+    if isinstance(reference, np.ndarray):
+        return result.cpu().numpy()
+    return result.to(reference.device)
