@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except cyclopts.CycloptsError as error:
         _stop(" ".join(str(error).split()) + " (tamis --help shows the commands)")
     except (ValueError, TypeError, ImportError, OSError) as error:
-        if os.environ.get("TAMIS_TRACEBACK"):
+        if os.environ.get("TAMIS_TRACEBACK") or (isinstance(error, ImportError) and "pip install" not in str(error)):
             raise
         _stop(" ".join(str(error).split()) or type(error).__name__)
     except KeyboardInterrupt:

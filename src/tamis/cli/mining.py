@@ -45,7 +45,7 @@ def mine(
     """Mine negatives that can be trusted, with an audit that says how far.
 
     Without a margin, --max-survival is 0.02: the margin is chosen so that at most that share of hidden positives would
-    be kept as negatives.
+    become negatives.
 
     Args:
         data: BEIR folder, saved dataset, or a JSONL, CSV or Parquet file of pairs or triplets.
@@ -76,7 +76,8 @@ def mine(
         max_memory: memory for the blocks of the search.
     """
     from tamis import encoders, runs
-    from tamis.data import read, read_embeddings
+    from tamis.data import read
+    from tamis.files import read_embeddings
     from tamis.negatives.mine import default_depth
     from tamis.negatives.mine import mine as mine_negatives
     from tamis.plan import parse_bytes, plan_mining
@@ -223,7 +224,8 @@ def describe_audit(mined: MinedNegatives) -> str:
     lines = [f"Audit    {found['says']}"]
     margin = found.get("margin")
     if margin and margin["value"] is not None:
-        target = f", chosen for a survival of at most {found['target']:g}" if found.get("target") else ""
+        chosen = found.get("target") not in (None, 1) and found["mode"] != "none"
+        target = f", chosen for a survival of at most {found['target']:g}" if chosen else ""
         lines.append(f"  margin: {margin['kind']} {margin['value']:.4f}{target}")
     kept = found.get("kept_by_rules")
     if kept and kept["rate"] is not None:

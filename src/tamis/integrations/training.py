@@ -239,6 +239,7 @@ def train(
         dataloader_pin_memory=torch.cuda.is_available(),
         seed=child_seed(seed, "train") % 2**31,
     )
+    model.model_card_data.generate_widget_examples = False  # of rows of numbers they would say nothing
     collator = MinedCollator(rows, model.preprocess, prompts)
     trainer = library.SentenceTransformerTrainer(
         model=model,
@@ -247,7 +248,6 @@ def train(
         loss=MinedLoss(model, objective),
         data_collator=collator,
     )
-    trainer.remove_callback(trainer.model_card_callback_class)  # it would describe rows of numbers
     try:
         result = trainer.train()
     finally:
