@@ -19,6 +19,7 @@ from tamis.intervals import paired_bootstrap
 
 Array = np.ndarray[Any, Any]
 HEADLINE = ("nDCG@10", "MRR@10", "recall@10", "recall@100", "MAP@100")
+DEPTH = 100
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,6 @@ def evaluate(
     *,
     query_prompt: str | None = None,
     passage_prompt: str | None = None,
-    depth: int = 100,
 ) -> Evaluation:
     """Rank the corpus for every query by cosine similarity and judge the ranking.
 
@@ -63,7 +63,6 @@ def evaluate(
         data: queries, passages and judgements.
         query_prompt: put before queries; None takes the encoder's own, if it has one.
         passage_prompt: put before passages; likewise.
-        depth: passages ranked per query.
 
     Returns:
         the metrics of ``HEADLINE`` per query.
@@ -75,11 +74,11 @@ def evaluate(
         (data.corpus.texts, own["passage"] if passage_prompt is None else passage_prompt, "passages"),
     ):
         sides.append(encoders.unit_rows(encoders.encode(encoder, texts, prompt=prompt, stem=name), f"the {name}"))
-    depth = min(depth, len(data.corpus))
-    scores, indices = search.top_k(sides[0], sides[1], depth)
+    # Twice the depth leaves room for ties across the cut, which the ids decide.
+    scores, indices = search.top_k(sides[0], sides[1], min(2 * DEPTH, len(data.corpus)))
     # trec_eval breaks ties by document id, highest first.
     order = np.argsort(np.argsort(np.array(data.corpus.ids, dtype=object), kind="stable"), kind="stable")
     found = ranking.evaluate(
-        np.asarray(indices), np.asarray(scores), data.qrels(), ks=(10, 100), tie_keys=order[np.asarray(indices)]
+        np.asarray(indices), np.asarray(scores), data.qrels(), ks=(10, DEPTH), tie_keys=order[np.asarray(indices)]
     )
     return Evaluation(encoders.name_of(encoder), list(data.queries.ids), {m: found[m] for m in HEADLINE})
