@@ -2,13 +2,13 @@
 
 BM25 (Robertson et al. 1995, in the variant of Lucene) weighs each word of a passage once, when the index is built by
 the package ``bm25s``; the score of a pair is the sum of the weights of the query's words. Only passages that share a
-word with the query are found. Scores are summed in float64, where float32 weights add up exactly, so the score of a
-pair is the same wherever it is asked for, and equal scores fall to the lower passage index.
+word with the query are found. Weights are always added in the order of the query's words, so the score of a pair is the
+same wherever it is asked for, and equal scores fall to the lower passage index.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import chain
 from typing import Any, TypeVar
 
@@ -20,8 +20,7 @@ from tamis import checks
 Array = np.ndarray[Any, Any]
 Ranking = TypeVar("Ranking", Array, torch.Tensor)
 
-_SCORES = 2**23  # scores held at once: 64 MB
-_POSTINGS = 2**22
+_SCORES = 2**22  # scores held at once: 16 MB stay in the cache
 _GROUP = 32
 
 
@@ -55,15 +54,11 @@ class LexicalIndex:
         if self._vocabulary:
             model = checks.package("bm25s").BM25()
             model.index(tokens, show_progress=False)
-            words = np.repeat(
-                np.arange(len(self._vocabulary)), np.diff(model.scores["indptr"])[: len(self._vocabulary)]
-            )
-            keys = words * self._size + model.scores["indices"]
-            order = np.argsort(keys, kind="stable")
-            self._keys, self._weights = keys[order], model.scores["data"][order]
+            docs, ends = model.scores["indices"], model.scores["indptr"][: len(self._vocabulary) + 1]
+            order = np.lexsort((docs, np.repeat(np.arange(len(self._vocabulary)), np.diff(ends))))
+            self._starts, self._docs, self._weights = ends, docs[order], model.scores["data"][order]
         else:
-            self._keys, self._weights = np.empty(0, np.int64), np.empty(0, np.float32)
-        self._starts = np.searchsorted(self._keys, np.arange(len(self._vocabulary) + 1) * self._size)
+            self._starts, self._docs, self._weights = np.zeros(1, int), np.zeros(0, int), np.zeros(0, np.float32)
 
     def top_k(
         self, query_texts: Sequence[str], k: int, *, exclude: tuple[Array, Array] | None = None
@@ -89,18 +84,18 @@ class LexicalIndex:
         q, n = len(query_texts), self._size
         indptr, columns = _csr(exclude, q, n)
         owners, words = self._words(query_texts)
-        lengths = self._starts[words + 1] - self._starts[words]
         scores, indices = np.full((q, k), -np.inf, np.float32), np.full((q, k), -1, np.int64)
-        postings = np.concatenate([[0], np.cumsum(np.bincount(owners, lengths, minlength=q).astype(np.int64))])
-        for start, stop in _blocks(postings, n):
+        step = max(1, min(q, _SCORES // n))
+        table: Array = np.empty((step, n), np.float32)
+        for start in range(0, q, step):
+            stop = min(q, start + step)
+            found = table[: stop - start]
+            found[:] = 0.0
             low, high = np.searchsorted(owners, [start, stop])
-            if low == high:
-                continue
-            length = lengths[low:high]
-            place = np.repeat(self._starts[words[low:high]], length) + _within(length)
-            cells = np.repeat(owners[low:high] - start, length) * n + self._keys[place] % n
-            sums = np.bincount(cells, self._weights[place], minlength=(stop - start) * n)
-            found: Array = sums.astype(np.float32).reshape(stop - start, n)
+            # One step per word of a query, not per posting: far faster than to lay all the lists out and add them once.
+            for owner, word in zip(owners[low:high].tolist(), words[low:high].tolist(), strict=True):
+                postings = slice(self._starts[word], self._starts[word + 1])
+                np.add.at(found[owner - start], self._docs[postings], self._weights[postings])
             barred = columns[indptr[start] : indptr[stop]]
             found[np.repeat(np.arange(stop - start), np.diff(indptr[start : stop + 1])), barred] = 0.0
             rows, hits = np.nonzero(found >= _floor(found, k)[:, None])
@@ -131,21 +126,18 @@ class LexicalIndex:
         query_rows = _rows("query_rows", query_rows, "query_texts", len(query_texts))
         passage_rows = _rows("passage_rows", passage_rows, "the passages", self._size)
         checks.same_length("passage_rows", passage_rows, "query_rows", query_rows)
-        if len(self._keys) == 0:
-            return np.zeros(len(query_rows), np.float32)
         owners, words = self._words(query_texts)
-        starts = np.searchsorted(owners, np.arange(len(query_texts) + 1))
-        lengths = np.diff(starts)[query_rows]
         scores = np.zeros(len(query_rows), np.float32)
-        step = max(1, _POSTINGS // max(1, int(lengths.max(initial=0))))
-        for start in range(0, len(query_rows), step):
-            piece = slice(start, start + step)
-            length = lengths[piece]
-            word = words[np.repeat(starts[query_rows[piece]], length) + _within(length)]
-            keys = word * self._size + np.repeat(passage_rows[piece], length)
-            place = np.minimum(np.searchsorted(self._keys, keys), len(self._keys) - 1)
-            weight = np.where(self._keys[place] == keys, self._weights[place], 0.0)
-            scores[piece] = np.bincount(np.repeat(np.arange(len(length)), length), weight, minlength=len(length))
+        if len(self._docs) == 0:
+            return scores
+        keys = np.repeat(np.arange(len(self._starts) - 1), np.diff(self._starts)) * self._size + self._docs
+        starts = np.searchsorted(owners, np.arange(len(query_texts) + 1))
+        lengths = np.diff(starts)
+        for turn in range(int(lengths[query_rows].max(initial=0))):
+            pairs = np.flatnonzero(lengths[query_rows] > turn)
+            wanted = words[starts[query_rows[pairs]] + turn] * self._size + passage_rows[pairs]
+            place = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
+            scores[pairs] += np.where(keys[place] == wanted, self._weights[place], np.float32(0))
         return scores
 
     def _tokenize(self, texts: Sequence[str]) -> Any:
@@ -232,16 +224,6 @@ def reciprocal_rank_fusion(rankings: Sequence[Ranking], k: int, *, constant: flo
     return indices, scores
 
 
-def _blocks(postings: Array, n: int) -> Iterator[tuple[int, int]]:
-    """Ranges of queries whose scores, and the postings behind them, fit into memory; at least one query each."""
-    start, q = 0, len(postings) - 1
-    while start < q:
-        most = int(np.searchsorted(postings, postings[start] + _POSTINGS, side="right")) - 1
-        stop = min(q, start + max(1, _SCORES // n), max(start + 1, most))
-        yield start, stop
-        start = stop
-
-
 def _floor(found: Array, k: int) -> Array:
     """A positive bound per row that the k best reach: the k-th largest maximum over groups, if there are as many."""
     tiny = np.nextafter(np.float32(0), np.float32(1))
@@ -260,13 +242,6 @@ def _fill(scores: Array, indices: Array, rows: Array, values: Array, columns: Ar
     kept = place < scores.shape[1]
     scores[rows[kept], place[kept]] = values[kept]
     indices[rows[kept], place[kept]] = columns[kept]
-
-
-def _within(lengths: Array) -> Array:
-    """0, 1, ... within each of consecutive runs."""
-    starts: Array = np.cumsum(lengths) - lengths
-    within: Array = np.arange(int(lengths.sum())) - np.repeat(starts, lengths)
-    return within
 
 
 def _csr(exclude: tuple[Array, Array] | None, q: int, n: int) -> tuple[Array, Array]:

@@ -47,9 +47,8 @@ def ndcg(gains: Array, ideal_gains: Array, k: int) -> Array:
     width = max(gains.shape[1], ideal.shape[1])
     discounts = 1 / np.log2(np.arange(2, width + 2))
     reached, best = (np.einsum("ij,j->i", g, discounts[: g.shape[1]]) for g in (gains, ideal))
-    above = np.flatnonzero(reached > best * (1 + 1e-9))
-    if len(above):
-        raise ValueError(f"ideal_gains must hold all judged grades: query {above[0]} has gains above its ideal.")
+    for row in np.flatnonzero(reached > best * (1 + 1e-9))[:1]:
+        raise ValueError(f"ideal_gains must hold all judged grades: query {row} has gains above its ideal.")
     return np.minimum(_ratio(reached, best), 1.0)
 
 
@@ -150,12 +149,11 @@ def average_precision(gains: Array, num_relevant: Array, k: int | None = None) -
         >>> average_precision(np.array([[0.0, 2.0, 1.0]]), np.array([2])).round(4)
         array([0.5833])
     """
-    relevant = _relevant(gains, k)
     # Sums over the few relevant places only: a ranking is mostly zeros.
-    rows, ranks = np.nonzero(relevant)
-    found = np.bincount(rows, minlength=len(relevant))
-    nth = np.arange(len(rows)) - np.repeat(np.cumsum(found) - found, found) + 1
-    total = np.bincount(rows, weights=nth / (1 + ranks), minlength=len(relevant))
+    rows, ranks = np.nonzero(_relevant(gains, k))
+    found = np.bincount(rows, minlength=len(gains))
+    nth = 1 + _place(found)
+    total = np.bincount(rows, weights=nth / (1 + ranks), minlength=len(gains))
     return _ratio(total, _counts(num_relevant, found))
 
 
@@ -226,9 +224,8 @@ def gains_from(indices: Array, qrels: Qrels) -> Array:
     width = 1 + int(max(indices.max(), columns.max()))
     order = np.argsort(rows * width + columns)
     known = (rows * width + columns)[order]
-    again = known[1:][known[1:] == known[:-1]]
-    if len(again):
-        query, document = divmod(int(again[0]), width)
+    for pair in known[1:][known[1:] == known[:-1]][:1]:
+        query, document = divmod(int(pair), width)
         raise ValueError(f"qrels must judge a document once per query: query {query} judges document {document} twice.")
     # Nearly all documents are not judged: a table of hashes rules them out before the search in the sorted pairs.
     bits = min(24, 4 + len(known).bit_length())
@@ -239,9 +236,8 @@ def gains_from(indices: Array, qrels: Qrels) -> Array:
     asked = pairs[q, place]
     at = np.minimum(np.searchsorted(known, asked), len(known) - 1)
     hit = known[at] == asked
-    twice = np.flatnonzero(np.bincount(at[hit], minlength=len(known)) > 1)
-    if len(twice):
-        query, document = divmod(int(known[twice[0]]), width)
+    for pair in known[np.flatnonzero(np.bincount(at[hit]) > 1)[:1]]:
+        query, document = divmod(int(pair), width)
         raise ValueError(f"indices must name a document once per query: query {query} names document {document} twice.")
     gains[q[hit], place[hit]] = grades[order][at[hit]]
     return gains
@@ -264,7 +260,7 @@ def ideal_from(qrels: Qrels, k: int) -> Array:
     checks.at_least("k", k, 1)
     counts, rows, _, grades = _judged(qrels, len(qrels[0]) - 1)
     order = np.lexsort((-grades, rows))
-    place = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
+    place = _place(counts)
     kept = place < k
     ideal = np.zeros((len(counts), k))
     ideal[rows[kept], place[kept]] = grades[order][kept]
@@ -280,7 +276,7 @@ def evaluate(
 
     Args:
         indices: (q, k) int, rows of the corpus in any order, -1 where nothing was found.
-        scores: (q, k) float, larger is better.
+        scores: (q, k) float, larger is better; -inf where nothing was found.
         qrels: CSR as in ``gains_from``.
         ks: cutoffs, each at least 1.
         tie_keys: (q, k) int as in ``rank_documents``; None takes the rows themselves, so that the later row goes first.
@@ -337,17 +333,18 @@ def _relevant(gains: Array, k: int | None) -> Array:
 def _counts(num_relevant: Array, found: Array) -> Array:
     counts = np.asarray(num_relevant)
     checks.same_length("num_relevant", counts, "gains", found)
-    short = np.flatnonzero(counts < found)
-    if len(short):
-        row = short[0]
-        raise ValueError(
-            f"num_relevant must count all relevant documents: query {row} finds {found[row]} of {counts[row]}."
-        )
+    for row in np.flatnonzero(counts < found)[:1]:
+        raise ValueError(f"num_relevant must count all: query {row} has {counts[row]}, its ranking {found[row]}.")
     return counts
 
 
 def _ratio(part: Array, whole: Array) -> Array:
     return np.divide(part, whole, out=np.zeros(len(part)), where=whole > 0)
+
+
+def _place(counts: Array) -> Array:
+    """0, 1, ... within each of the rows that have so many entries."""
+    return np.asarray(np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts))
 
 
 def _first(keys: Array, depth: int) -> Array:
@@ -368,7 +365,7 @@ def _descending(scores: Array, tie_keys: Array) -> Array:
     keys: Array = (~bits).astype(np.int64)
     keys <<= 32
     keys += _KEY_LIMIT - 1
-    keys -= tie_keys
+    keys -= tie_keys.astype(np.int64, copy=False)
     return keys
 
 

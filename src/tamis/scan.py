@@ -93,7 +93,7 @@ def scan(
         max_memory: bytes for blocks.
         count: that only so many pairs per query matter; a floor that is still -inf is then put by what is seen.
         barred: CSR (indptr, columns) of pairs that are never yielded.
-        ceiling: (q,) float32; pairs that surely reach it are not yielded and do not count.
+        ceiling: (q,) float32; pairs that reach it do not count, and few of them are yielded.
         progress: called as ``progress(done, total)`` in pairs.
 
     Yields:
@@ -144,7 +144,8 @@ def _scan(job: _Job, dtype: torch.dtype, *, may_stop: bool) -> Generator[Found, 
             cut = _cut(job.floors[start:stop], sure, tile, job.count)
             reached = (maxima >= cut[:, None]).sum(1)
             # Among near copies, say, finer products are cheaper than to score nearly everything again.
-            if may_stop and done == 0 and int(reached.sum()) > maxima.numel() // 4 + 4 * (job.count or 0) * len(maxima):
+            many = len(block.rows) // (4 * plan.group) + 4 * (job.count or 0)
+            if may_stop and done == 0 and int(reached.sum()) > many * len(tile.rows):
                 return False
             for low, high in _spans(reached.tolist(), plan):
                 rows, columns = _survivors(table, maxima, cut, low, high, plan)
@@ -261,21 +262,16 @@ def _bar(
 
 
 def _cap(table: Tensor, maxima: Tensor, ceiling: Tensor, tile: QueryTile, plan: _Plan) -> Tensor:
-    """Put products that surely reach the ceiling to -inf; return the maxima that are surely below it."""
+    """Return the maxima that are surely below the ceiling, after putting products that surely reach it to -inf.
+
+    A few such products only hide their group, and are left to the caller; many would hide what is to be found.
+    """
     high = tile.sure(ceiling)[:, None]
-    rows, groups = (maxima > high).nonzero().unbind(1)
-    if len(rows) > maxima.numel() // 8:
+    if int((maxima > high).sum()) > maxima.numel() // 16:
         for number in range(maxima.shape[1] * plan.group // plan.part):
             products = table[number, : len(maxima)]
             products.masked_fill_(products > high, -math.inf)
             _maximum(products, maxima, number, plan)
-    else:
-        steps = torch.arange(plan.group, device=table.device) * plan.lanes
-        for piece in plan.pieces(len(rows)):
-            products = _members(table, rows[piece], groups[piece], plan)
-            products.masked_fill_(products > high[rows[piece]], -math.inf)
-            table.view(-1)[plan.place(rows[piece], plan.first(groups[piece]))[:, None] + steps] = products
-            maxima[rows[piece], groups[piece]] = products.amax(1)
     return maxima.masked_fill(maxima >= tile.least(ceiling)[:, None], -math.inf)
 
 

@@ -228,7 +228,7 @@ def _tensor(name: str, value: ArrayLike) -> Tensor:
         return value.detach()
     if not isinstance(value, np.ndarray):
         raise TypeError(f"{name} must be a tensor or an array: got {type(value).__name__}.")
-    if value.dtype not in (np.float32, np.float16):
+    if value.dtype.newbyteorder("=") not in (np.float32, np.float16):
         raise TypeError(f"{name} must be {kinds}: got {value.dtype}; call {name}.astype(np.float32).")
     if min(value.strides, default=0) < 0 or not value.dtype.isnative:
         value = np.ascontiguousarray(value, dtype=value.dtype.newbyteorder("="))
@@ -250,9 +250,13 @@ def _measured(name: str, matrix: Tensor) -> None:
 
 
 def _integers(name: str, value: ArrayLike, device: torch.device) -> Tensor:
-    tensor = value if isinstance(value, Tensor) else torch.from_numpy(np.array(value, dtype=np.int64))
-    checks.require(tensor.ndim == 1, f"{name} must be one-dimensional: got shape {tuple(tensor.shape)}.")
-    return tensor.to(device, torch.int64)
+    if not isinstance(value, Tensor):
+        array = np.asarray(value)
+        checks.require(array.dtype.kind in "iu" or array.size == 0, f"{name} must hold integers: got {array.dtype}.")
+        value = torch.from_numpy(array.astype(np.int64))
+    checks.require(not value.is_floating_point(), f"{name} must hold integers: got {value.dtype}.")
+    checks.require(value.ndim == 1, f"{name} must be one-dimensional: got shape {tuple(value.shape)}.")
+    return value.to(device, torch.int64)
 
 
 def _rows(name: str, value: ArrayLike, of: str, size: int, device: torch.device) -> Tensor:

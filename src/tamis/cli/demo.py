@@ -120,7 +120,7 @@ def demo(
         say(verdict(rows))
         report = folder / "report.html"
         (folder / "demo.json").write_text(json.dumps({"truth": truth, "results": rows}, indent=1), encoding="utf-8")
-        write_page(mined, report, training=rows, truth=truth)
+        write_page(mined, report, training=rows, truth=truth, answers=full.positives)
     say(f"Report   {report}")
     say(f"Done in {duration(time.perf_counter() - started)}")
 

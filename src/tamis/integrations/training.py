@@ -239,7 +239,9 @@ def train(
         dataloader_pin_memory=torch.cuda.is_available(),
         seed=child_seed(seed, "train") % 2**31,
     )
-    model.model_card_data.generate_widget_examples = False  # of rows of numbers they would say nothing
+    # The trainer would draw its example for the model card from rows of numbers.
+    queries, passages, _ = rows.batch([0])
+    model.model_card_data.widget = [{"source_sentence": queries[0], "sentences": passages[:3]}]
     collator = MinedCollator(rows, model.preprocess, prompts)
     trainer = library.SentenceTransformerTrainer(
         model=model,
@@ -248,6 +250,7 @@ def train(
         loss=MinedLoss(model, objective),
         data_collator=collator,
     )
+    trainer.remove_callback(checks.package("transformers").PrinterCallback)
     try:
         result = trainer.train()
     finally:

@@ -1,0 +1,105 @@
+"""Sparks: pictures small enough for a table row or a line of text, in the style of ``charts``.
+
+Bars of the funnel, the scores of one query on a line, and a difference with its interval.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from tamis.charts import KINDS, Kind, Scale
+from tamis.markup import escape, share
+
+
+def funnel(steps: Sequence[tuple[str, int]]) -> str:
+    """Bars of what became of the candidates; the dropped parts lie where they were cut off.
+
+    Args:
+        steps: (label, count); the first is the whole, a label "dropped: RULE" is a part taken from what was left.
+
+    Returns:
+        an HTML table, a bar in each row.
+    """
+    whole, left = max(steps[0][1], 1), steps[0][1]
+    rows = []
+    for label, count in steps:
+        gone = label.startswith("dropped")
+        left -= count if gone else 0
+        start, width = (100 * max(left, 0) / whole if gone else 0.0), 100 * count / whole
+        kind = "dropped" if gone else "kept" if left < steps[0][1] or count < steps[0][1] else "whole"
+        bar = f'<rect class="{kind}" x="{min(start, 100):.2f}%" y="1" width="{min(width, 100):.2f}%" height="14"/>'
+        name = label.removeprefix("dropped").removeprefix(":").strip() or label
+        word = '<span class="word">dropped</span> ' if gone else ""
+        rows.append(
+            f'<tr class="{kind}"><th scope="row">{word}{escape(name)}</th><td class="bar"><svg height="16" '
+            f'aria-hidden="true">{bar if count else ""}</svg></td><td>{count:,}</td><td>{share(count / whole)}</td></tr>'
+        )
+    head = '<tr><th scope="col">step</th><td class="bar"></td><th scope="col">count</th><th scope="col">share</th></tr>'
+    return f'<table class="funnel"><thead>{head}</thead><tbody>{"".join(rows)}</tbody></table>'
+
+
+def strip(points: Sequence[tuple[Kind, float | None]], scale: Scale, ceiling: float | None = None) -> str:
+    """Scores of one query on a line: its positives, what was kept and what was dropped.
+
+    Args:
+        points: (kind, score); scores that are not finite are left out.
+        scale: shared by all the strips of a page, so that they can be compared.
+        ceiling: the score that a negative had to stay below.
+
+    Returns:
+        an SVG.
+    """
+    known = [(kind, float(v)) for kind, v in points if v is not None and math.isfinite(v)]
+    ticks = "".join(
+        f'<line class="axis" x1="{scale.at(v)}%" x2="{scale.at(v)}%" y1="18" y2="22"/>'
+        f'<text class="tick" x="{scale.at(v)}%" y="34" text-anchor="middle">{v:g}</text>'
+        for v in scale.ticks(4)
+    )
+    line = ""
+    if _finite(ceiling) is not None and ceiling is not None:
+        at = scale.at(ceiling)
+        line = f'<line class="mark" x1="{at}%" x2="{at}%" y1="0" y2="18"/>'
+    dots = "".join(_dot(kind, f"{scale.at(v)}%") for kind, v in sorted(known, key=lambda p: KINDS.index(p[0]))[::-1])
+    alt = "Scores: " + (", ".join(f"{kind} {v:.3f}" for kind, v in known) or "none")
+    base = '<line class="axis" x1="0" x2="100%" y1="18" y2="18"/>'
+    return f'<svg class="strip" role="img" aria-label="{escape(alt)}" height="38">{base}{ticks}{line}{dots}</svg>'
+
+
+def whisker(value: float, low: float, high: float, scale: Scale) -> str:
+    """A difference as a dot, its interval as a line, and a tick at zero.
+
+    Args:
+        value: the difference.
+        low: lower end of the interval.
+        high: upper end.
+        scale: shared by the rows of a table.
+
+    Returns:
+        an SVG, empty when a number is not finite.
+    """
+    if not all(math.isfinite(v) for v in (value, low, high)):
+        return ""
+    kind = "clear" if low > 0 or high < 0 else "unclear"
+    return (
+        f'<svg class="whisker {kind}" height="16" aria-hidden="true">'
+        f'<line class="zero" x1="{scale.at(0)}%" x2="{scale.at(0)}%" y1="0" y2="16"/>'
+        f'<line class="range" x1="{scale.at(low)}%" x2="{scale.at(high)}%" y1="8" y2="8"/>'
+        f'<circle cx="{scale.at(value)}%" cy="8" r="4"/></svg>'
+    )
+
+
+def key(entries: Sequence[tuple[Kind, str]]) -> str:
+    """The legend of the strips: dots, because shapes differ as well as colours."""
+    items = "".join(
+        f'<li><svg width="14" height="14" aria-hidden="true">{_dot(kind, "7", 7)}</svg>{escape(label)}</li>'
+        for kind, label in entries
+    )
+    return f'<ul class="legend">{items}</ul>'
+
+
+def _dot(kind: Kind, x: str, y: int = 8) -> str:
+    """A disc for a positive, a square for a kept and a ring for a dropped passage."""
+    if kind == "kept":
+        return f'<rect class="dot kept" x="{x}" y="{y}" width="8" height="8" transform="translate(-4 -4)"/>'
+    return f'<circle class="dot {kind}" cx="{x}" cy="{y}" r="{5 if kind == "positive" else 4.5}"/>'
