@@ -28,7 +28,7 @@ class LossCase:
 
 @dataclass(frozen=True)
 class SamplerCase:
-    """A batch sampler: ``build(seed, rank, num_replicas)`` gives one with __iter__, __len__, set_epoch, state_dict, load_state_dict."""
+    """A batch sampler: ``build(seed, rank, num_replicas)`` gives one with set_epoch, state_dict and load_state_dict."""
 
     name: str
     build: Callable[[int, int, int], Any]
@@ -38,7 +38,7 @@ class SamplerCase:
 class ArrayCase:
     """A function of arrays: ``call(seed, *inputs)`` gives an array, a tuple or a dataclass of arrays.
 
-    ``empty`` calls it on empty input and must raise a ValueError with a clear line. ``torch_too``: tensors in, tensors out.
+    ``empty`` calls it on empty input and must raise a ValueError with a clear line. ``torch_too``: tensors in and out.
     ``budget``: ``(call, n)`` for selectors, where ``call(budget)`` returns the chosen indices out of n rows.
     """
 

@@ -2,7 +2,8 @@
 
 Pairs are (docstring, function without it). In the training set of 1,500 pairs 30 % of the docstrings belong to another
 of those pairs. (a) Rank and score of a TF-IDF over word parts judge each pair. (b) Two linear encoders learn from the
-noisy set with random, hardest, guarded, or curriculum negatives and are tested on 300 clean pairs.
+noisy set with random, hardest, guarded, or curriculum negatives and are tested on 300 clean pairs. Their learning rate
+is the one of three (3e-4, 1e-3, 3e-3) that served random negatives best on seeds 100 to 102.
 """
 
 from __future__ import annotations
@@ -123,7 +124,7 @@ def train_and_test(vectors: list[torch.Tensor], draw: Draw, seed: int) -> float:
     encoders = [torch.nn.Linear(256, 256, bias=False) for _ in range(2)]
     for encoder in encoders:
         torch.nn.init.eye_(encoder.weight)
-    optimizer = torch.optim.Adam([p for e in encoders for p in e.parameters()], lr=1e-3)
+    optimizer = torch.optim.Adam([p for e in encoders for p in e.parameters()], lr=3e-4)
     rng = np.random.default_rng([seed, 1])
     batches = [b for _ in range(EPOCHS) for b in np.array_split(rng.permutation(TRAIN), TRAIN // BATCH + 1)]
     for step, rows in enumerate(batches):

@@ -216,14 +216,15 @@ def render(page: ReportPage) -> str:
         f"{f'<small>{escape(t.note)}</small>' if t.note else ''}</dd></div>"
         for t in page.tiles
     )
+    facts = f'<ul class="facts">{facts}</ul>' if facts else ""
+    tiles = f'<dl class="tiles">{tiles}</dl>' if tiles else ""
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         '<meta name="color-scheme" content="light dark">\n'
         f"<title>{escape(page.title)}</title>\n<style>\n{style}</style>\n</head>\n<body>\n<main>\n"
-        f"<header><h1>{escape(page.title)}</h1>{f'<ul class="facts">{facts}</ul>' if facts else ''}</header>\n"
-        f"{f'<dl class="tiles">{tiles}</dl>' if tiles else ''}\n<nav><ul>{links}</ul></nav>\n{body}"
+        f"<header><h1>{escape(page.title)}</h1>{facts}</header>\n{tiles}\n<nav><ul>{links}</ul></nav>\n{body}"
         "<footer>Made by tamis. This file stands alone: it runs no script and loads nothing.</footer>\n"
         "</main>\n</body>\n</html>\n"
     )

@@ -74,7 +74,7 @@ def slack(scores: Array, reference: Array) -> Array:
         (p,) float64.
     """
     reference = np.asarray(reference, np.float64)
-    return (reference - np.asarray(scores, np.float64)) / np.maximum(np.abs(reference), 1e-9)
+    return np.asarray((reference - np.asarray(scores, np.float64)) / np.maximum(np.abs(reference), 1e-9))
 
 
 def needed(max_survival: float) -> int:

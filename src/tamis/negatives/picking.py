@@ -47,7 +47,7 @@ class Picker:
         if self.how == "top":
             return -np.asarray(ranks, np.float64)
         if self.how == "random":
-            return as_generator(seed).random(scores.shape)
+            return np.asarray(as_generator(seed).random(scores.shape))
         return scores.astype(np.float64) / self.temperature + gumbel(scores.shape, as_generator(seed))
 
     def pick(self, found: Candidates, log_weights: Array, seed: Seed) -> Array:
