@@ -121,7 +121,7 @@ def machine() -> str:
     return f"{cpu}, {os.cpu_count()} cores, {memory:.1f} GB, load {load:.1f}, {versions}"
 
 
-def product_rate(dtype: torch.dtype, columns: int = 384, *, repeats: int = 5) -> float:
+def product_rate(dtype: torch.dtype, columns: int = 384, *, repeats: int = 20) -> float:
     """The machine's own best rate of matrix products in floating-point operations per second.
 
     Args:

@@ -119,7 +119,7 @@ def test_bisect_blocks_do_not_matter(monkeypatch):
 
 
 def test_bisect_keeps_kind_and_input():
-    """Tensors give tensors, arrays arrays, both int64 and the same; a read-only array is fine and nothing is written."""
+    """Tensors give tensors, arrays arrays, both int64 and the same; a read-only array is fine."""
     rows = np.random.default_rng(4).standard_normal((50, 4)).astype(np.float32)
     rows.setflags(write=False)
     from_array = balanced_bisect(rows, num_clusters=8, seed=2)
@@ -240,7 +240,7 @@ def slow_assign(scores, capacities, order):
     n, k = scores.shape
     room, chosen = list(capacities), [-1] * n
     if order == "score":
-        pairs = sorted(((-scores[i, j], i, j) for i in range(n) for j in range(k)))
+        pairs = sorted((-scores[i, j], i, j) for i in range(n) for j in range(k))
         for _, i, j in pairs:
             if chosen[i] < 0 and room[j] > 0:
                 chosen[i], room[j] = j, room[j] - 1

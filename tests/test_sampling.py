@@ -87,7 +87,7 @@ def test_shards_are_equal_and_do_not_overlap(n, world, uneven):
 @given(done=st.integers(0, 6), before=st.integers(1, 3), after=st.integers(1, 3), epoch=st.integers(0, 2))
 @settings(max_examples=80, deadline=None)
 def test_resume_on_any_number_of_ranks(done, before, after, epoch):
-    """What is left of the epoch after ``done`` steps comes out, on as many ranks as there are now, and then the next."""
+    """What is left of the epoch after ``done`` steps comes out, on as many ranks as there are now; then the next."""
     n = 48  # 24 batches: whole rounds for 1, 2 and 3 ranks
     whole = Shuffled(n, 2)
     whole.set_epoch(epoch)
@@ -117,7 +117,7 @@ def test_resume_on_any_number_of_ranks(done, before, after, epoch):
 
 
 def test_a_resumed_epoch_that_is_read_again():
-    """A loop that breaks off after a resume starts again at the resumed place; once finished, epochs are whole again."""
+    """A loop that breaks off after a resume starts there again; once it is finished, epochs are whole again."""
     sampler = Shuffled(10, 2)
     plan = list(sampler)
     state = {**sampler.state_dict(), "position": 2}

@@ -14,9 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tamis import rounding, scan
-from tamis.search import pair_scores, range_search, top_k
+from tamis.search import _parts, pair_scores, range_search, top_k
 
 PRECISIONS = ("float32", "bfloat16")
+BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 SMALL = 6_000  # bytes: blocks of a few dozen passages
 EMPTY = (np.zeros(0, np.int64),) * 2
 
@@ -251,17 +252,35 @@ def test_awkward_memory_layouts():
         assert (top_k(queries, other, 5)[1] == expected).all()
 
 
-def test_gradients_autocast_and_inputs_are_left_alone():
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_gradients_autocast_and_inputs_are_left_alone(precision):
     """Search should neither track gradients nor follow autocast, and write to no input."""
-    queries, passages = torch.randn(5, 8, requires_grad=True), torch.randn(70, 8, requires_grad=True)
+    queries, passages = (torch.from_numpy(normal(rows, 8, 41) + 50).requires_grad_() for rows in (5, 900))
     before = queries.detach().clone(), passages.detach().clone()
-    exclude = (torch.arange(6), torch.arange(5))
-    expected = top_k(queries, passages, 3, exclude=exclude)
+    options = {"exclude": (torch.arange(6), torch.arange(5)), "precision": precision, "max_memory": SMALL}
+    expected = top_k(queries, passages, 3, **options)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        found = top_k(queries, passages, 3, exclude=exclude)
+        found = top_k(queries, passages, 3, **options)
     assert not expected[0].requires_grad
     assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
     assert torch.equal(queries, before[0]) and torch.equal(passages, before[1])
+
+
+def test_torch_defaults_do_not_matter():
+    """Another default format of torch should change nothing."""
+    queries, passages = normal(9, 8, 42), normal(90, 8, 43)
+    expected = top_k(queries, passages, 3), range_search(queries, passages, 4.0)
+    torch.set_default_dtype(torch.float64)
+    try:
+        for precision in PRECISIONS:
+            found = (
+                top_k(queries, passages, 3, precision=precision, max_memory=SMALL),
+                range_search(queries, passages, 4.0, precision=precision, max_memory=SMALL),
+            )
+            for one, other in zip(expected, found, strict=True):
+                assert all(a.dtype == b.dtype and (a == b).all() for a, b in zip(one, other, strict=True))
+    finally:
+        torch.set_default_dtype(torch.float32)
 
 
 def test_global_generators_are_untouched():
@@ -330,8 +349,35 @@ def test_progress_counts_pairs():
     assert seen[-1] == (20_000, 20_000) and {total for _, total in seen} == {20_000}
 
 
+@pytest.mark.parametrize("parts", [2, 5])
+def test_parts_of_the_queries_side_by_side(monkeypatch, parts):
+    """Parts in threads should give, bit for bit, what one part gives, with every option, and count every pair."""
+    queries, passages = normal(53, 16, 39), normal(800, 16, 40)
+    options = {"exclude": csr([[i, 2 * i] for i in range(53)]), "ceiling": np.linspace(1, 9, 53, dtype=np.float32)}
+    expected = top_k(queries, passages, 9, **options), range_search(queries, passages, 8.0)
+    monkeypatch.setattr("tamis.search._parts", lambda *_: parts)
+    steps: list[int] = []
+    options |= {"progress": lambda done, total: steps.append(done), "max_memory": 200_000}
+    found = top_k(queries, passages, 9, **options), range_search(queries, passages, 8.0)
+    for one, other in zip(expected, found, strict=True):
+        assert all((a == b).all() for a, b in zip(one, other, strict=True))
+    assert steps == sorted(steps) and steps[-1] == 53 * 800
+
+
+def test_large_searches_are_divided(monkeypatch):
+    """A search worth it should run in as many parts as there are threads, memory and queries for."""
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
+    large, small = torch.empty(2000, 1), torch.empty(600, 1)
+    cpu = torch.device("cpu")
+    assert _parts(large, large, cpu, 2**28) == 4
+    assert _parts(large, large, cpu, 2**27) == 2
+    assert _parts(small, torch.empty(10_000, 1), cpu, 2**28) == 2
+    assert _parts(small, small, cpu, 2**28) == 1
+    assert _parts(large, large, cpu, 1000) == 1
+
+
 @pytest.mark.slow
-@pytest.mark.skipif(sys.platform != "linux", reason="reads peak memory from /proc")
+@pytest.mark.skipif(not (sys.platform == "linux" and BENCHMARKS.is_dir()), reason="reads peak memory from /proc")
 def test_memory_stays_within_the_setting():
     """Peak memory above inputs and result should not exceed max_memory by more than the libraries' own scratch."""
     program = """
@@ -348,8 +394,7 @@ for precision in ("bfloat16", "float32"):
         top_k(q, p, 10, precision=precision, max_memory=64_000_000)
     print(memory.above)
 """
-    folder = Path(__file__).parent.parent / "benchmarks"
-    done = subprocess.run([sys.executable, "-c", program, str(folder)], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", program, str(BENCHMARKS)], capture_output=True, text=True, check=True)
     assert all(float(line) < 80 for line in done.stdout.split())
 
 

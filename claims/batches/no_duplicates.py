@@ -8,6 +8,8 @@ same in the metric, and why the numbers for equally common classes are reported 
 row of every epoch, which with so common a class means many small batches.
 """
 
+import warnings
+
 import numpy as np
 import torch
 
@@ -63,8 +65,11 @@ def distinct_epochs(owner, seed, *, drop_last):
     sampler = NoDuplicatesBatchSampler(owner[:TRAIN], BATCH, drop_last=drop_last, seed=seed)
     epoch = 0
     while True:
-        sampler.set_epoch(epoch)
-        yield from sampler
+        with warnings.catch_warnings():  # that every row needs many small batches is what is measured
+            warnings.simplefilter("ignore", UserWarning)
+            sampler.set_epoch(epoch)
+            batches = list(sampler)
+        yield from batches
         epoch += 1
 
 

@@ -16,7 +16,7 @@ from typing import Any, Literal
 import numpy as np
 
 from tamis import checks
-from tamis.markup import escape, share
+from tamis.markup import escape, number, share, table
 
 Array = np.ndarray[Any, Any]
 Numbers = Sequence[float | None] | Array
@@ -125,7 +125,7 @@ def histograms(series: Sequence[Histogram], marks: Sequence[tuple[str, float]] =
     Raises:
         ValueError: for edges and counts that do not fit.
     """
-    drawn, legend = [], []
+    drawn, legend, ranges = [], [], []
     for group in series:
         edges, counts = _floats(group.edges), _floats(group.counts)
         checks.one_of("kind", group.kind, KINDS)
@@ -138,6 +138,8 @@ def histograms(series: Sequence[Histogram], marks: Sequence[tuple[str, float]] =
         legend.append((group.kind, f"{group.label} ({counts.sum():,.0f})"))
         if counts.sum() > 0:
             drawn.append((group.kind, edges, counts / counts.sum() / np.diff(edges)))
+            held = edges[_touched(counts)]
+            ranges.append(f"{group.label} from {held[0]:.3g} to {held[-1]:.3g}")
     if not drawn:
         return _legend(legend) + '<p class="missing">There are no scores to draw.</p>'
     unit = float(f"{np.median(np.diff(drawn[0][1])):.3g}")
@@ -149,9 +151,9 @@ def histograms(series: Sequence[Histogram], marks: Sequence[tuple[str, float]] =
         first, last = inside[0], inside[-1]
         across = np.repeat([x.at(v) for v in edges[first : last + 1]], 2)
         up = [100.0, *np.repeat([100 - y.at(v * unit) for v in heights[first:last]], 2), 100.0]
-        paths.append(f'<path class="area {kind}" d="{_path(across, up)}Z"/>')
+        paths.append(f'<path class="area {kind}" d="{_path(across, up)}"/>')
     inside_marks = [(label, v) for label, v in marks if math.isfinite(v) and x.low <= v <= x.high]
-    alt = "Histograms of scores: " + "; ".join(label for _, label in legend)
+    alt = "Histograms of scores: " + "; ".join(ranges)
     ticks = [(y.at(v), share(v)) for v in y.ticks(4)]
     note = f"share of each group, per {unit:g} of score"
     return _legend(legend) + _frame(alt, note, x, ticks, _stretched(paths), inside_marks, axis)
@@ -216,7 +218,17 @@ def survival(curve: SurvivalCurve) -> str:
             extra += f'<circle class="verification" cx="{x.at(chosen)}%" cy="{100 - y.at(rate):.2f}%" r="4.5"/>'
     alt = f"Survival rate against {curve.axis}" + (f"; {marks[0][0]}" if marks else "")
     note = "share of hidden positives that would become negatives (square-root scale)"
-    return _legend(legend) + _frame(alt, note, x, ticks, _stretched(paths) + extra, marks, curve.axis)
+    picture = _frame(alt, note, x, ticks, _stretched(paths) + extra, marks, curve.axis)
+    return _legend(legend) + picture + _numbers(curve.axis, margin, lines)
+
+
+def _numbers(axis: str, margin: Array, lines: dict[str, Array]) -> str:
+    """The curve as a table behind a click, for those who cannot see it or want to read it off."""
+    names = [name for name, values in lines.items() if np.isfinite(values).any()]
+    cells = [[share(v) if math.isfinite(v) else "\u2013" for v in lines[name]] for name in names]
+    rows = [[number(float(m)), *row] for m, row in zip(margin, zip(*cells, strict=True), strict=True)]
+    grid = table([axis, *({"low": "95% from", "high": "to"}.get(name, name) for name in names)], rows, style="plain")
+    return f'<details class="numbers"><summary><span class="more">the numbers</span></summary>{grid}</details>'
 
 
 def _legend(entries: Sequence[tuple[str, str]]) -> str:
@@ -246,13 +258,13 @@ def _frame(
         parts.append(f'<line class="axis" x1="{at}%" x2="{at}%" y1="100%" y2="100%" transform="translate(0 5)"/>')
         parts.append(f'<text class="tick" x="{at}%" y="100%" dy="20" text-anchor="middle">{value:g}</text>')
     parts.append('<line class="axis" x1="0" x2="100%" y1="100%" y2="100%"/>')
-    parts.append(body)
     for row, (label, value) in enumerate(marks):
         at = x.at(value)
         anchor = "start" if at < 30 else "end" if at > 70 else "middle"
         parts.append(f'<line class="mark" x1="{at}%" x2="{at}%" y1="{-4 - 18 * row}" y2="100%"/>')
         text = f'<text class="mark" x="{at}%" y="{-9 - 18 * row}" text-anchor="{anchor}">{escape(label)}</text>'
         parts.append(text)
+    parts.append(body)
     top = 12 + 18 * len(marks)
     return (
         f'<p class="axis-note">{escape(note)}</p><div class="plot" style="padding-top:{top}px">'

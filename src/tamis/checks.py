@@ -43,22 +43,46 @@ def require(condition: bool, message: str) -> None:
 
 
 def positive(name: str, value: float) -> None:
-    """Require ``value > 0`` (NaN fails too)."""
+    """Require ``value > 0`` (NaN fails too).
+
+    Args:
+        name: of the argument, for the message.
+        value: what came.
+    """
     require(bool(value > 0), f"{name} must be positive: got {value!r}.")
 
 
 def at_least(name: str, value: float, low: float) -> None:
-    """Require ``value >= low``."""
+    """Require ``value >= low``.
+
+    Args:
+        name: of the argument, for the message.
+        value: what came.
+        low: the least that will do.
+    """
     require(bool(value >= low), f"{name} must be at least {low}: got {value!r}.")
 
 
 def between(name: str, value: float, low: float, high: float) -> None:
-    """Require ``low <= value <= high``."""
+    """Require ``low <= value <= high``.
+
+    Args:
+        name: of the argument, for the message.
+        value: what came.
+        low: the least that will do.
+        high: the most that will do.
+    """
     require(bool(low <= value <= high), f"{name} must lie between {low} and {high}: got {value!r}.")
 
 
 def one_of(name: str, value: object, choices: Collection[object]) -> None:
-    """Require ``value`` to be one of ``choices``."""
+    """Require ``value`` to be one of ``choices``.
+
+    Args:
+        name: of the argument, for the message.
+        value: what came.
+        choices: all that will do.
+    """
     listed = ", ".join(repr(c) for c in choices)
     require(value in choices, f"{name} must be one of {listed}: got {value!r}.")
 
@@ -66,7 +90,14 @@ def one_of(name: str, value: object, choices: Collection[object]) -> None:
 def same_length(
     name: str, value: Collection[Any] | ArrayLike, other_name: str, other: Collection[Any] | ArrayLike
 ) -> None:
-    """Require one entry of ``value`` per row of ``other``."""
+    """Require one entry of ``value`` per row of ``other``.
+
+    Args:
+        name: of the argument, for the message.
+        value: (n, ...) what came.
+        other_name: of the argument it is held against.
+        other: (n, ...) whose rows count.
+    """
     require(
         len(value) == len(other),
         f"{name} must have one entry per row of {other_name}: {len(other)} rows, {len(value)} {name}.",
@@ -74,7 +105,14 @@ def same_length(
 
 
 def same_shape(name: str, value: ArrayLike, other_name: str, other: ArrayLike) -> None:
-    """Require two arrays of one shape."""
+    """Require two arrays of one shape.
+
+    Args:
+        name: of the argument, for the message.
+        value: what came.
+        other_name: of the argument it is held against.
+        other: the array with the right shape.
+    """
     require(
         tuple(value.shape) == tuple(other.shape),
         f"{name} must have the shape of {other_name}: {tuple(other.shape)}, got {tuple(value.shape)}.",
@@ -82,7 +120,14 @@ def same_shape(name: str, value: ArrayLike, other_name: str, other: ArrayLike) -
 
 
 def matrix(name: str, value: ArrayLike, *, columns: int | None = None, allow_empty: bool = False) -> None:
-    """Require a two-dimensional array, by default with rows, and with ``columns`` columns if that is given."""
+    """Require a two-dimensional array, by default with rows, and with ``columns`` columns if that is given.
+
+    Args:
+        name: of the argument, for the message.
+        value: what came.
+        columns: how many columns it must have, None for any number.
+        allow_empty: whether no rows will do.
+    """
     require(value.ndim == 2, f"{name} must be two-dimensional (n, d): got shape {tuple(value.shape)}.")
     require(allow_empty or value.shape[0] > 0, f"{name} must have at least one row: got shape {tuple(value.shape)}.")
     require(
@@ -92,7 +137,12 @@ def matrix(name: str, value: ArrayLike, *, columns: int | None = None, allow_emp
 
 
 def finite(name: str, value: ArrayLike) -> None:
-    """Require numbers that are neither NaN nor infinite, and name the first row that is not so."""
+    """Require numbers that are neither NaN nor infinite, and name the first row that is not so.
+
+    Args:
+        name: of the argument, for the message.
+        value: (n, ...) what came.
+    """
     good = torch.isfinite(value) if isinstance(value, torch.Tensor) else np.isfinite(value)
     if bool(good.all()):
         return

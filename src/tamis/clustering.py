@@ -28,7 +28,13 @@ _BLOCK = 64_000_000  # bytes of scores and rows in one block of k-means
 
 
 class KMeans(NamedTuple):
-    """What ``kmeans`` found: labels (n,) int64, centroids (k, d), inertia (sum of squared distances)."""
+    """What ``kmeans`` found.
+
+    Args:
+        labels: (n,) int64, the cluster of each row.
+        centroids: (k, d), of the input's dtype.
+        inertia: sum of squared distances of rows to their centroids.
+    """
 
     labels: Any
     centroids: Any

@@ -15,6 +15,8 @@ import numpy as np
 
 # Controls but tab and line feed, and the non-characters that HTML forbids: a browser drops or mangles them silently.
 _UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ufdd0-\ufdef\ufffe\uffff]")
+_FIGURE = re.compile(r"[<>+\u2212-]?[\d,.]+ ?%?|\u2013|")
+_NUMBERS = (int, float, np.number, type(None))
 CLIP = 280
 WHOLE = 20_000
 
@@ -79,7 +81,7 @@ def clipped(text: str, clip: int = CLIP) -> str:
 
     Args:
         text: any.
-        clip: characters that are shown at once.
+        clip: characters that are shown at once, when they are not nearly all.
 
     Returns:
         HTML.
@@ -87,9 +89,10 @@ def clipped(text: str, clip: int = CLIP) -> str:
     if not text.strip():
         return '<p class="text missing">(empty text)</p>'
     flat = " ".join(text.split())
-    if len(text) <= clip and text.count("\n") < 6:
+    short = clip + clip // 3  # a click for one more line is a nuisance
+    if len(text) <= short and text.count("\n") < 6:
         return f'<p class="text" dir="auto">{escape(text.strip())}</p>'
-    if len(flat) <= clip:
+    if len(flat) <= short:
         return f'<p class="text" dir="auto">{escape(flat)}</p>'
     head = flat[:clip]
     cut = head.rfind(" ")
@@ -116,10 +119,14 @@ def table(header: Sequence[str], rows: Sequence[Sequence[object]], *, style: str
     """
     width = max([len(header), *(len(row) for row in rows)], default=0)
     padded = [[*row, *[""] * (width - len(row))] for row in rows]
-    numeric = (int, float, np.number, type(None))
-    style_of = [' class="number"' if all(isinstance(r[c], numeric) for r in padded) else "" for c in range(width)]
+    right = [bool(padded) and all(_numeric(row[c]) for row in padded) for c in range(width)]
+    style_of = [' class="number"' if r else "" for r in right]
     head = "".join(f'<th scope="col"{s}>{escape(h)}</th>' for s, h in zip(style_of, header, strict=False))
     lines = ("".join(f"<td{s}>{escape(number(v))}</td>" for s, v in zip(style_of, row, strict=True)) for row in padded)
     body = "".join(f"<tr>{line}</tr>" for line in lines)
-    top = f"<thead><tr>{head}</tr></thead>" if header else ""
+    top = f"<thead><tr>{head}</tr></thead>" if any(header) else ""
     return f'<div class="scroll"><table class="{style}">{top}<tbody>{body}</tbody></table></div>'
+
+
+def _numeric(value: object) -> bool:
+    return _FIGURE.fullmatch(value) is not None if isinstance(value, str) else isinstance(value, _NUMBERS)

@@ -20,7 +20,11 @@ from tamis.charts import SurvivalCurve as SurvivalCurve
 from tamis.markup import clipped, escape, number, table
 
 EXAMPLES = 20
-_KEY = (("positive", "known positive"), ("kept", "kept as a negative"), ("dropped", "dropped"))
+_KEY: tuple[tuple[charts.Kind, str], ...] = (
+    ("positive", "known positive"),
+    ("kept", "kept as a negative"),
+    ("dropped", "dropped"),
+)
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 
 
@@ -284,10 +288,13 @@ def _training(training: Training) -> str:
             if r.low is not None and r.high is not None:
                 gap += f" <small>{number(r.low, 4)} to {number(r.high, 4)}</small>"
                 line = sparks.whisker(r.difference, r.low, r.high, scale)
-        strong = ' class="number best"' if r.ndcg == best else ' class="number"'
+        strong = "number best" if r.ndcg == best else "number"
+        label = f' data-label="{escape(training.difference)}"' if r.difference is not None else ""
         lines.append(
-            f'<tr><th scope="row">{escape(r.model)}</th><td{strong}>{number(r.ndcg, 4)}</td>'
-            f'<td class="number">{number(r.mrr, 4)}</td><td class="number">{gap}</td><td class="bar">{line}</td></tr>'
+            f'<tr><th scope="row">{escape(r.model)}</th>'
+            f'<td class="{strong}" data-label="nDCG@10">{number(r.ndcg, 4)}</td>'
+            f'<td class="number" data-label="MRR@10">{number(r.mrr, 4)}</td>'
+            f'<td class="number gap"{label}>{gap}</td><td class="bar">{line}</td></tr>'
         )
     head = (
         '<tr><th scope="col">model</th><th scope="col" class="number">nDCG@10</th><th scope="col" class="number">MRR@10'
@@ -324,10 +331,12 @@ def _examples(page: ReportPage) -> str:
     everything = [p for e in shown for p in (*e.positives, *e.kept, *e.dropped)]
     scale = charts.Scale.around([*(p.score for p in everything), *(e.ceiling for e in shown)], room=0.03)
     cut = f" The first {len(shown)} of {len(page.examples):,} are shown." if len(page.examples) > len(shown) else ""
+    ceiling = ""
+    if any(e.ceiling is not None for e in shown):
+        ceiling = "; the upright dashes are the ceiling that a negative had to stay below"
     lead = (
-        "Each line shows the scores of one query; the upright dashes are the ceiling that a negative had to stay "
-        f"below.{cut} A kept passage that answers the query is a false negative that the rules let through; a dropped "
-        "one that does not is a good negative lost."
+        f"The line below each query shows its scores{ceiling}.{cut} A kept passage that answers the query is a false "
+        "negative that the rules let through; a dropped one that does not is a good negative lost."
     )
     cards = "".join(_example(i, example, scale) for i, example in enumerate(shown, 1))
     return f'<p class="lead">{lead}</p>{sparks.key(_KEY)}{cards}'
@@ -335,7 +344,7 @@ def _examples(page: ReportPage) -> str:
 
 def _example(index: int, example: Example, scale: charts.Scale) -> str:
     own = {p.text for p in example.positives}
-    columns = (
+    columns: tuple[tuple[charts.Kind, str, Sequence[Passage], str], ...] = (
         ("positive", "Known positive", example.positives, "No positive was given."),
         ("kept", "Kept: the hardest negatives", example.kept, "Nothing was kept for this query."),
         ("dropped", "Dropped: the nearest candidates", example.dropped, "Nothing was dropped for this query."),
@@ -355,21 +364,20 @@ def _example(index: int, example: Example, scale: charts.Scale) -> str:
 
 
 def _passage(passage: Passage, own: set[str]) -> str:
-    facts = [f"<b>{number(passage.score)}</b>"] if passage.score is not None else []
+    known = passage.score is not None and math.isfinite(passage.score)
+    facts = [f"<b>{number(passage.score)}</b>"] if known else []
     facts += [f"rank {passage.rank:,}"] if passage.rank is not None else []
     facts += [escape(v) for v in (passage.source, passage.name) if v]
     facts += [f'<span class="tag">{escape(passage.tag)}</span>'] if passage.tag else []
-    reason = ""
-    if passage.rule:
-        score = f" ({number(passage.rival_score)})" if passage.rival_score is not None else ""
-        rival = ""
-        if passage.rival in own:
-            rival = f", against the known positive{score}"
-        elif passage.rival:
-            rival = f", against{score}:{clipped(passage.rival, 140)}"
-        reason = f'<div class="reason">rule <b>{escape(passage.rule)}</b>{rival}</div>'
-    line = f'<p class="meta">{" \u00b7 ".join(facts)}</p>' if facts else ""
-    return f'<div class="passage">{line}{clipped(passage.text)}{reason}</div>'
+    rival, score = "", passage.rival_score
+    known = score is not None and math.isfinite(score)
+    if passage.rival and passage.rival in own:
+        rival = f", against the known positive{f' ({number(score)})' if known else ''}"
+    elif passage.rival:
+        rival = f", against a passage{f' scored {number(score)}' if known else ''}:{clipped(passage.rival, 140)}"
+    rule = f'<div class="reason">rule <b>{escape(passage.rule)}</b>{rival}</div>' if passage.rule else ""
+    line = f'<p class="meta">{" · ".join(facts)}</p>' if facts else ""
+    return f'<div class="passage">{line}{clipped(passage.text)}{rule}</div>'
 
 
 def _paragraphs(sentences: Iterable[str], style: str = "") -> str:

@@ -69,7 +69,7 @@ def passage_blocks(passages: Tensor, size: int, dtype: torch.dtype, device: torc
     if dtype == torch.float32:
         centre.zero_()
     inexact = 2.0**-8 if dtype == torch.float32 and not float32_is_exact(device) else 0.0
-    kept = torch.empty(size if is_converted(passages, device) else 0, d, device=device)
+    kept = centre.new_empty(size if is_converted(passages, device) else 0, d)
     rounded = torch.empty(size if dtype != torch.float32 else 0, d, dtype=dtype, device=device)
     for first in range(0, n, size):
         rows = passages[first : first + size]
@@ -151,22 +151,46 @@ def query_tile(rows: Tensor, block: PassageBlock) -> QueryTile:
     slack = 4 * (d + 16) * 2.0**-24
     bound = error * block.norm + (norm + error) * block.error + norm * (slack * block.reach + split * block.norm)
     tiny = d * _TINY * (1 + norm + block.reach)
-    return QueryTile(rows, rounded, rows @ block.centre, 1.001 * bound + tiny, ulp)
+    shift = (rows * block.centre).sum(1)  # not a matrix product, which autocast would round
+    return QueryTile(rows, rounded, shift, 1.001 * bound + tiny, ulp)
 
 
 def is_converted(passages: Tensor, device: torch.device) -> bool:
-    """Whether a float32 copy of each block is needed, because the passages are of another format or elsewhere."""
+    """Whether a float32 copy of each block is needed, because the passages are of another format or elsewhere.
+
+    Args:
+        passages: (n, d) float.
+        device: where the products are taken.
+
+    Returns:
+        whether blocks are copies and not views.
+
+    Example:
+        >>> is_converted(torch.zeros(2, 2, dtype=torch.float16), torch.device("cpu"))
+        True
+    """
     return passages.dtype != torch.float32 or passages.device != device
 
 
 @functools.cache
 def bfloat16_is_faster(device: str) -> bool:
-    """Whether products in bfloat16 take well under the time of float32 and are added up in float32; measured once."""
+    """Whether products in bfloat16 take well under the time of float32 and are added up in float32; measured once.
+
+    Args:
+        device: type of the device; only "cpu" is measured, elsewhere products are not what takes the time.
+
+    Returns:
+        whether to take bfloat16.
+
+    Example:
+        >>> bfloat16_is_faster("cuda")
+        False
+    """
     if device != "cpu":
-        return False  # there the products are not what takes the time
+        return False
     seconds = {}
     for dtype in (torch.float32, torch.bfloat16):
-        left, right = torch.ones(256, 1024, dtype=dtype), torch.ones(1024, 512, dtype=dtype)
+        left, right = (torch.ones(shape, dtype=dtype, device=device) for shape in ((256, 1024), (1024, 512)))
         runs = []
         for _ in range(4):
             start = time.perf_counter()
@@ -179,10 +203,22 @@ def bfloat16_is_faster(device: str) -> bool:
 
 
 def float32_is_exact(device: torch.device) -> bool:
-    """Whether float32 products keep all bits of their factors; settings of torch may have them rounded first."""
+    """Whether float32 products keep all bits of their factors; settings of torch may have them rounded first.
+
+    Args:
+        device: where the products are taken.
+
+    Returns:
+        whether a product told 1 + 2**-12 from 1.
+
+    Example:
+        >>> float32_is_exact(torch.device("cpu"))
+        True
+    """
     fine = 1 + 2.0**-12
     with torch.autocast(device.type, enabled=False):
-        product = torch.full((128, 256), fine, device=device) @ torch.ones(256, 128, device=device)
+        left = torch.full((128, 256), fine, dtype=torch.float32, device=device)
+        product = left @ torch.ones_like(left).T
     return bool((product == 256 * fine).all())
 
 

@@ -62,8 +62,8 @@ def dots(queries: Tensor, passages: Tensor, rows: Tensor, columns: Tensor, *, bl
         [3.0]
     """
     scores = torch.empty(len(rows), dtype=torch.float32, device=rows.device)
-    size = min(block, len(rows)), queries.shape[1]
-    left, right = (torch.empty(size, device=rows.device) for _ in range(2))  # fresh memory would take longer than sums
+    left = scores.new_empty(min(block, len(rows)), queries.shape[1])  # fresh memory would take longer than the sums
+    right = torch.empty_like(left)
     for start in range(0, len(rows), block):
         piece = slice(start, start + block)
         product = _take(passages, columns[piece], left).mul_(_take(queries, rows[piece], right))
@@ -81,7 +81,7 @@ def scan(
     count: int | None = None,
     barred: tuple[Tensor, Tensor] | None = None,
     ceiling: Tensor | None = None,
-    progress: Callable[[int, int], object] | None = None,
+    advance: Callable[[int], object] | None = None,
 ) -> Iterator[Found]:
     """Yield all pairs whose score is at least the floor of the query, and some below it.
 
@@ -94,7 +94,7 @@ def scan(
         count: that only so many pairs per query matter; a floor that is still -inf is then put by what is seen.
         barred: CSR (indptr, columns) of pairs that are never yielded.
         ceiling: (q,) float32; pairs that reach it do not count, and few of them are yielded.
-        progress: called as ``progress(done, total)`` in pairs.
+        advance: called with the number of pairs done since the last call.
 
     Yields:
         pairs by ascending blocks of passages.
@@ -106,7 +106,7 @@ def scan(
     """
     auto = precision == "auto" and len(queries) * len(passages) > 1_000_000  # below that no choice is worth its trouble
     coarse = precision == "bfloat16" or (auto and bfloat16_is_faster(floors.device.type))
-    job = _Job(queries, passages, floors, count, barred, ceiling, max_memory, progress)
+    job = _Job(queries, passages, floors, count, barred, ceiling, max_memory, advance)
     if coarse:
         finished = yield from _scan(job, torch.bfloat16, may_stop=auto)
     if not (coarse and finished):
@@ -124,17 +124,16 @@ class _Job:
     barred: tuple[Tensor, Tensor] | None
     ceiling: Tensor | None
     max_memory: int
-    progress: Callable[[int, int], object] | None
+    advance: Callable[[int], object] | None
 
 
 def _scan(job: _Job, dtype: torch.dtype, *, may_stop: bool) -> Generator[Found, None, bool]:
     """Scan with products in ``dtype``; return False, with nothing yielded, where the bound separates too little."""
-    q, n, device = len(job.queries), len(job.passages), job.floors.device
+    device = job.floors.device
     plan = _plan(job, dtype)
     table = torch.empty(plan.parts, plan.tile, plan.part, dtype=dtype, device=device)
-    done = 0
     for block in passage_blocks(job.passages, plan.block, dtype, device):
-        for start in range(0, q, plan.tile):
+        for start in range(0, len(job.queries), plan.tile):
             tile = query_tile(job.queries[start : start + plan.tile].to(device, torch.float32), block)
             stop = start + len(tile.rows)
             maxima = _products(table, tile, block, plan)
@@ -145,15 +144,14 @@ def _scan(job: _Job, dtype: torch.dtype, *, may_stop: bool) -> Generator[Found, 
             reached = (maxima >= cut[:, None]).sum(1)
             # Among near copies, say, finer products are cheaper than to score nearly everything again.
             many = len(block.rows) // (4 * plan.group) + 4 * (job.count or 0)
-            if may_stop and done == 0 and int(reached.sum()) > many * len(tile.rows):
+            if may_stop and block.first == start == 0 and int(reached.sum()) > many * len(tile.rows):
                 return False
             for low, high in _spans(reached.tolist(), plan):
                 rows, columns = _survivors(table, maxima, cut, low, high, plan)
                 scores = dots(tile.rows, block.rows, rows, columns)
                 yield Found(start + low, start + high, rows - low, columns + block.first, scores)
-            done += len(tile.rows) * len(block.rows)
-            if job.progress is not None:
-                job.progress(done, q * n)
+            if job.advance is not None:
+                job.advance(len(tile.rows) * len(block.rows))
     return True
 
 
@@ -196,7 +194,7 @@ def _plan(job: _Job, dtype: torch.dtype) -> _Plan:
     def passages(tile: int) -> int:
         return room // (stored * d + tile * dtype.itemsize * (_GROUP + 8) // _GROUP)
 
-    tile = min(q, _TILE)
+    tile = max(1, min(q, _TILE, room // (32 * (job.count or 1))))
     while tile > 16 and passages(tile) < min(n, 2 * _PART):
         tile = -(-tile // 2)
     block = min(n, max(_GROUP, passages(tile)))

@@ -9,8 +9,9 @@ not copied, and memory-mapped ones are read block by block.
 from __future__ import annotations
 
 import math
+import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 import numpy as np
@@ -19,6 +20,7 @@ from torch import Tensor
 
 from tamis import checks
 from tamis.scan import PAIRS, dots, scan
+from tamis.workers import side_by_side
 
 Array = np.ndarray[Any, Any]
 ArrayLike = Array | Tensor
@@ -31,6 +33,7 @@ PRECISIONS = ("auto", "float32", "bfloat16")
 _LARGEST_NORM = 1e18  # products of two such norms stay well inside float32
 _NOTHING = torch.iinfo(torch.int64).min  # the key of an empty place, below every other key
 _LOW_BITS = 2**32 - 1
+_SHARE, _QUERIES = 2**26, 256  # memory and queries that make a part worth its own thread
 
 
 def top_k(
@@ -57,7 +60,7 @@ def top_k(
         precision: "float32" or "bfloat16", of the products that find candidates; the result is the same. "auto" takes
             bfloat16 where the processor is faster in it and its error bound leaves few candidates.
         max_memory: bytes for blocks, above the inputs and the result.
-        progress: called as ``progress(done, total)``, in query-passage pairs.
+        progress: called as ``progress(done, total)``, in query-passage pairs, from any thread but one at a time.
 
     Returns:
         scores (q, k) float32 and indices (q, k) int64, of the type of queries. Ties go to the lower index.
@@ -73,26 +76,35 @@ def top_k(
     """
     checks.at_least("k", k, 1)
     q, p, device = _operands(queries, passages, precision, max_memory)
-    barred = None if exclude is None else _csr(exclude, len(q), len(p), device)
+    indptr, columns = (None, None) if exclude is None else _csr(exclude, len(q), len(p), device)
     below = None if ceiling is None else _ceiling(ceiling, len(q), device)
     keys = torch.full((len(q), k), _NOTHING, dtype=torch.int64, device=device)
-    floors = torch.full((len(q),), -math.inf, device=device)
-    for start, stop, rows, columns, scores in scan(
-        q,
-        p,
-        floors,
-        precision=precision,
-        max_memory=max_memory,
-        count=k,
-        barred=barred,
-        ceiling=below,
-        progress=progress,
-    ):
-        if below is not None:
-            kept = scores < below[start:stop][rows]
-            rows, columns, scores = rows[kept], columns[kept], scores[kept]
-        _merge(keys[start:stop], rows, _key(scores, columns))
-        floors[start:stop] = _score(keys[start:stop, -1])
+    floors = torch.full((len(q),), -math.inf, dtype=torch.float32, device=device)
+    parts = _parts(q, p, device, max_memory)
+    advance = _counter(progress, len(q) * len(p))
+
+    def work(start: int, stop: int) -> Iterator[None]:
+        own, bound, limit = keys[start:stop], floors[start:stop], None if below is None else below[start:stop]
+        for found in scan(
+            q[start:stop],
+            p,
+            bound,
+            precision=precision,
+            max_memory=max_memory // parts,
+            count=k,
+            barred=None if indptr is None or columns is None else (indptr[start : stop + 1], columns),
+            ceiling=limit,
+            advance=advance,
+        ):
+            rows, new = found.rows, _key(found.scores, found.columns)
+            if limit is not None:
+                kept = found.scores < limit[found.start : found.stop][rows]
+                rows, new = rows[kept], new[kept]
+            _merge(own[found.start : found.stop], rows, new)
+            bound[found.start : found.stop] = _score(own[found.start : found.stop, -1])
+            yield
+
+    side_by_side(work, len(q), parts)
     indices = torch.where(keys == _NOTHING, -1, _LOW_BITS - (keys & _LOW_BITS))
     return _like(queries, _score(keys)), _like(queries, indices)
 
@@ -132,12 +144,21 @@ def range_search(
     """
     checks.require(not math.isnan(threshold), f"threshold must be a number: got {threshold!r}.")
     q, p, device = _operands(queries, passages, precision, max_memory)
-    floors = torch.full((len(q),), float(threshold), device=device)
-    places, scores = [torch.empty(0, dtype=torch.int64, device=device)], [torch.empty(0, device=device)]
-    for found in scan(q, p, floors, precision=precision, max_memory=max_memory, progress=progress):
-        kept = found.scores >= threshold
-        places.append(((found.start + found.rows) * len(p) + found.columns)[kept])
-        scores.append(found.scores[kept])
+    floors = torch.full((len(q),), float(threshold), dtype=torch.float32, device=device)
+    places, scores = [torch.empty(0, dtype=torch.int64, device=device)], [floors[:0]]
+    parts, advance, lock = _parts(q, p, device, max_memory), _counter(progress, len(q) * len(p)), threading.Lock()
+
+    def work(start: int, stop: int) -> Iterator[None]:
+        share = max_memory // parts
+        for found in scan(q[start:stop], p, floors[start:stop], precision=precision, max_memory=share, advance=advance):
+            kept = found.scores >= threshold
+            place = (start + found.start + found.rows) * len(p) + found.columns
+            with lock:
+                places.append(place[kept])
+                scores.append(found.scores[kept])
+            yield
+
+    side_by_side(work, len(q), parts)
     place, order = torch.cat(places).sort()
     indptr = torch.searchsorted(place, torch.arange(len(q) + 1, device=device) * len(p))
     return _like(queries, indptr), _like(queries, place % len(p)), _like(queries, torch.cat(scores)[order])
@@ -173,6 +194,28 @@ def pair_scores(
     columns = _rows("passage_rows", passage_rows, "passages", len(p), device)
     checks.same_length("passage_rows", columns, "query_rows", rows)
     return _like(queries, dots(q, p, rows, columns, block=block))
+
+
+def _parts(q: Tensor, p: Tensor, device: torch.device, max_memory: int) -> int:
+    """Into how many parts of the queries a search is worth dividing."""
+    if device.type != "cpu" or len(q) * len(p) < 4_000_000:
+        return 1
+    return max(1, min(torch.get_num_threads(), max_memory // _SHARE, len(q) // _QUERIES))
+
+
+def _counter(progress: Progress | None, total: int) -> Callable[[int], None] | None:
+    """Adds up the steps of all parts for ``progress``."""
+    if progress is None:
+        return None
+    lock, done = threading.Lock(), 0
+
+    def advance(pairs: int) -> None:
+        nonlocal done
+        with lock:
+            done += pairs
+            progress(done, total)
+
+    return advance
 
 
 def _merge(keys: Tensor, rows: Tensor, new: Tensor) -> None:

@@ -8,8 +8,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from tamis.charts import KINDS, Kind, Scale
+from tamis.charts import Kind, Scale
 from tamis.markup import escape, share
+
+# A lane for each kind, so that scores that are nearly equal do not hide each other.
+_LANES: dict[Kind, int] = {"positive": 6, "kept": 18, "dropped": 30}
+_FLOOR = 38
 
 
 def funnel(steps: Sequence[tuple[str, int]]) -> str:
@@ -26,14 +30,15 @@ def funnel(steps: Sequence[tuple[str, int]]) -> str:
     for label, count in steps:
         gone = label.startswith("dropped")
         left -= count if gone else 0
-        start, width = (100 * max(left, 0) / whole if gone else 0.0), 100 * count / whole
+        start, width = (100 * max(left, 0) / whole if gone else 0.0), max(100 * count / whole, 0.05)
         kind = "dropped" if gone else "kept" if left < steps[0][1] or count < steps[0][1] else "whole"
         bar = f'<rect class="{kind}" x="{min(start, 100):.2f}%" y="1" width="{min(width, 100):.2f}%" height="14"/>'
         name = label.removeprefix("dropped").removeprefix(":").strip() or label
         word = '<span class="word">dropped</span> ' if gone else ""
+        picture = f'<svg height="16" aria-hidden="true">{bar if count else ""}</svg>'
         rows.append(
-            f'<tr class="{kind}"><th scope="row">{word}{escape(name)}</th><td class="bar"><svg height="16" '
-            f'aria-hidden="true">{bar if count else ""}</svg></td><td>{count:,}</td><td>{share(count / whole)}</td></tr>'
+            f'<tr class="{kind}"><th scope="row">{word}{escape(name)}</th><td class="bar">{picture}</td>'
+            f"<td>{count:,}</td><td>{share(count / whole)}</td></tr>"
         )
     head = '<tr><th scope="col">step</th><td class="bar"></td><th scope="col">count</th><th scope="col">share</th></tr>'
     return f'<table class="funnel"><thead>{head}</thead><tbody>{"".join(rows)}</tbody></table>'
@@ -48,22 +53,22 @@ def strip(points: Sequence[tuple[Kind, float | None]], scale: Scale, ceiling: fl
         ceiling: the score that a negative had to stay below.
 
     Returns:
-        an SVG.
+        an SVG, empty when no score is known.
     """
     known = [(kind, float(v)) for kind, v in points if v is not None and math.isfinite(v)]
-    ticks = "".join(
-        f'<line class="axis" x1="{scale.at(v)}%" x2="{scale.at(v)}%" y1="18" y2="22"/>'
-        f'<text class="tick" x="{scale.at(v)}%" y="34" text-anchor="middle">{v:g}</text>'
-        for v in scale.ticks(4)
-    )
-    line = ""
-    if _finite(ceiling) is not None and ceiling is not None:
+    if not known:
+        return ""
+    parts = [f'<line class="axis" x1="0" x2="100%" y1="{_FLOOR}" y2="{_FLOOR}"/>']
+    for tick in scale.ticks(4):
+        at = scale.at(tick)
+        parts.append(f'<line class="axis" x1="{at}%" x2="{at}%" y1="{_FLOOR}" y2="{_FLOOR + 4}"/>')
+        parts.append(f'<text class="tick" x="{at}%" y="{_FLOOR + 17}" text-anchor="middle">{tick:g}</text>')
+    if ceiling is not None and math.isfinite(ceiling):
         at = scale.at(ceiling)
-        line = f'<line class="mark" x1="{at}%" x2="{at}%" y1="0" y2="18"/>'
-    dots = "".join(_dot(kind, f"{scale.at(v)}%") for kind, v in sorted(known, key=lambda p: KINDS.index(p[0]))[::-1])
+        parts.append(f'<line class="mark" x1="{at}%" x2="{at}%" y1="0" y2="{_FLOOR}"/>')
+    parts += [_dot(kind, f"{scale.at(v)}%", _LANES[kind]) for kind, v in known]
     alt = "Scores: " + (", ".join(f"{kind} {v:.3f}" for kind, v in known) or "none")
-    base = '<line class="axis" x1="0" x2="100%" y1="18" y2="18"/>'
-    return f'<svg class="strip" role="img" aria-label="{escape(alt)}" height="38">{base}{ticks}{line}{dots}</svg>'
+    return f'<svg class="strip" role="img" aria-label="{escape(alt)}" height="{_FLOOR + 20}">{"".join(parts)}</svg>'
 
 
 def whisker(value: float, low: float, high: float, scale: Scale) -> str:
@@ -98,7 +103,7 @@ def key(entries: Sequence[tuple[Kind, str]]) -> str:
     return f'<ul class="legend">{items}</ul>'
 
 
-def _dot(kind: Kind, x: str, y: int = 8) -> str:
+def _dot(kind: Kind, x: str, y: int) -> str:
     """A disc for a positive, a square for a kept and a ring for a dropped passage."""
     if kind == "kept":
         return f'<rect class="dot kept" x="{x}" y="{y}" width="8" height="8" transform="translate(-4 -4)"/>'

@@ -220,7 +220,7 @@ def test_exact_number_of_clusters():
 
 
 def test_shuffle_within_clusters():
-    """Rows of a cluster keep their order, as in the official code, unless told to be shuffled; clusters are the same."""
+    """Rows of a cluster keep their order, as in the official code, unless told to shuffle; clusters are the same."""
     rows = np.random.default_rng(1).standard_normal((64, 8))
     orders = []
     for shuffle_within in (False, True):

@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 from tamis.batches import NoDuplicatesBatchSampler, text_keys
 from tests.behaviour import SamplerCase
 
+SMALL_BATCHES = "ignore:keys repeat so often:UserWarning"
+
 
 def make(seed):
     keys = np.random.default_rng(seed).integers(0, 30, (200, 1))
@@ -29,7 +31,7 @@ def make(seed):
 
 
 def verify(sampler, rows, batch_size, least=1):
-    """The literal check: every row once or left out, no key twice in a batch, sizes within bounds, counts that agree."""
+    """The literal check: every row once or left out, no key twice in a batch, sizes in bounds, counts that agree."""
     placed = []
     for batch in sampler:
         assert least <= len(batch) <= batch_size
@@ -57,6 +59,7 @@ def most_rows(keys, batch_size, least):
     return best
 
 
+@pytest.mark.filterwarnings(SMALL_BATCHES)
 @given(
     data=st.data(),
     n=st.integers(1, 60),
@@ -94,6 +97,7 @@ def test_drop_last_gives_the_most_full_batches(data, n, batch_size):
     assert placed == batch_size * full
 
 
+@pytest.mark.filterwarnings(SMALL_BATCHES)
 @given(data=st.data())
 @settings(max_examples=150, deadline=None)
 def test_any_layout_of_keys(data):
@@ -132,6 +136,7 @@ def test_several_keys_equal_the_plain_first_fit(seed):
     assert [sorted(b) for b in expected] == [np.flatnonzero(batch == j).tolist() for j in range(len(expected))]
 
 
+@pytest.mark.filterwarnings(SMALL_BATCHES)
 def test_zipf_labels_in_time():
     """100,000 pairs over 500 positives (Zipf), batch 128: all placed, 418 full batches (the most), under a second."""
     weight = 1 / np.arange(1, 501)
@@ -161,6 +166,12 @@ def test_left_out_says_why():
     sampler = NoDuplicatesBatchSampler([[0, 1], [0, 1], [0, 1]], 2, drop_last=True)
     assert sampler.left_out.reasons == {"fits no batch of at least 2": 3}
     assert len(sampler) == 0 and list(sampler) == []
+
+
+def test_small_batches_are_warned_of():
+    """Keys so common that an epoch has over twice the batches it should are told with numbers and a cure."""
+    with pytest.warns(UserWarning, match="10 batches of 1.2 rows on average, where batch_size is 4.*drop_last"):
+        list(NoDuplicatesBatchSampler([0] * 10 + [1, 2], 4))
 
 
 def test_epochs_differ_and_repeat():
@@ -208,6 +219,18 @@ def test_resume_and_shards():
     seen = [row for shard in shards for batch in shard for row in batch]
     assert len(seen) == len(set(seen))
     assert len({len(shard) for shard in shards}) == 1
+
+
+def test_accelerate_deals_whole_batches():
+    """Sharded by accelerate over two processes, every batch arrives once and whole, the short ones too."""
+    data_loader = pytest.importorskip("accelerate.data_loader")
+    keys = np.random.default_rng(0).integers(0, 50, 300)
+    whole = list(NoDuplicatesBatchSampler(keys, 8))
+    shards = [
+        list(data_loader.BatchSamplerShard(NoDuplicatesBatchSampler(keys, 8), 2, process)) for process in range(2)
+    ]
+    assert len(whole) % 2 == 0 and {len(batch) for batch in whole} == {4, 8}
+    assert [batch for round_ in zip(*shards, strict=True) for batch in round_] == whole
 
 
 def test_keys_in_every_form_are_the_same():

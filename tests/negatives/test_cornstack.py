@@ -273,7 +273,7 @@ def test_the_guard_equals_plain_loops(seed):
             elif groups[j] == groups[positives[i]]:
                 rule = "same text"
             else:
-                rule = "guard" if scores[i, j] >= ceiling else None
+                rule = "guard" if np.float32(scores[i, j]) >= ceiling else None
             assert reasons.get((i, j)) == rule
             assert found.log_weights[i, j] == (0 if rule is None else -np.inf)
             if rule is None:
@@ -337,7 +337,7 @@ def test_short_rows_raise_when_strict_and_bad_input_is_named():
         guarded_candidates(scores, np.ones(2))
     with pytest.raises(ValueError, match="indices must have the shape of scores"):
         guarded_candidates(scores, own, indices=np.array([[1]]))
-    with pytest.raises(ValueError, match="percentage must lie between 0 and 1: got 1.5"):
+    with pytest.raises(ValueError, match="relative must lie between 0 and 1: got 1.5"):
         guarded_candidates(scores, own, relative=1.5)
     with pytest.raises(ValueError, match="top_k must be at least 1: got 0"):
         guarded_candidates(scores, own, top_k=0)

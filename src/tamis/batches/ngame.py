@@ -169,7 +169,14 @@ class ClusterBatchSampler(EpochSampler[list[int]]):
         self._replan()
 
     def plan(self, epoch: int) -> Batches:
-        """All batches of an epoch, over all ranks: clusters in random order, cut into slices of ``batch_size``."""
+        """All batches of an epoch, over all ranks: clusters in random order, cut into slices of ``batch_size``.
+
+        Args:
+            epoch: number of the epoch, from 0.
+
+        Returns:
+            the batches.
+        """
         rng = np.random.default_rng(child_seed(self.seed, "ngame", epoch))
         clusters = np.arange(self.num_rows) if self.clusters is None else self.clusters.numpy()
         place = rng.permutation(int(clusters.max()) + 1)[clusters]

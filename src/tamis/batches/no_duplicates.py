@@ -10,6 +10,7 @@ of its keys, found by bit operations.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from itertools import chain
 from typing import Any, NamedTuple
@@ -35,7 +36,16 @@ METHOD = Method(
 
 
 class LeftOut(NamedTuple):
-    """Rows that an epoch leaves out: which (ascending), and how many for which reason."""
+    """Rows that an epoch leaves out, and why.
+
+    Args:
+        rows: (m,) int64, ascending.
+        reasons: how many rows for which reason; the counts add up to m.
+
+    Example:
+        >>> NoDuplicatesBatchSampler([0, 0, 0, 1], 2, drop_last=True).left_out.reasons
+        {'its key has more rows than there are batches': 2}
+    """
 
     rows: Array
     reasons: dict[str, int]
@@ -46,10 +56,11 @@ class NoDuplicatesBatchSampler(EpochSampler[list[int]]):
 
     A key that has more rows than there are full batches forces a choice. By default no row is lost: as many batches as
     possible are full, and the rest are smaller ones, in all as many as the most common key has rows. With very common
-    keys that is many small batches, which teach little each; ``min_batch_size`` (half the batch size, say) then packs
-    as many rows as fit into batches no smaller, and leaves out the rest, other rows in every epoch. ``left_out`` and
-    ``batch_sizes`` say what an epoch came to. Where rows have several keys that occur elsewhere the packing is greedy:
-    it loses no row by default, but with a minimum it can leave out a few more than it must.
+    keys that is many small batches, which can be worse than random ones (the claim measures it), and a warning says so.
+    ``drop_last=True`` packs as many rows as fit into full batches, ``min_batch_size`` as many as fit into batches no
+    smaller, and the rows left out are others in every epoch. ``left_out`` and ``batch_sizes`` say what an epoch came
+    to. Where rows have several keys that occur elsewhere the packing is greedy: it loses no row by default, but with a
+    minimum it can leave out more than it must.
 
     Args:
         keys: the identities of each row's texts: (n,) or (n, c) int, a list of lists of ints, or CSR as a tuple
@@ -69,6 +80,9 @@ class NoDuplicatesBatchSampler(EpochSampler[list[int]]):
     Raises:
         ValueError: for no rows, sizes below 1, or a minimum above the batch size.
         TypeError: for keys that are not integers.
+
+    Warns:
+        UserWarning: when an epoch has more than twice the batches that full ones would be.
 
     Example:
         >>> sampler = NoDuplicatesBatchSampler([[0, 7], [1, 7], [2, 8], [3, 8]], batch_size=2)
@@ -91,23 +105,40 @@ class NoDuplicatesBatchSampler(EpochSampler[list[int]]):
         super().__init__(seed=seed, rank=rank, num_replicas=num_replicas, uneven=uneven)
         checks.at_least("batch_size", batch_size, 1)
         checks.between("min_batch_size", min_batch_size, 1, batch_size)
-        self.batch_size = batch_size
+        # Not named batch_size: accelerate takes every batch that is shorter than that for the last one and deals only
+        # full rounds; without the name it deals batches of any size whole.
+        self.max_batch_size = batch_size
         self.drop_last = drop_last
         self.min_batch_size = batch_size if drop_last else min_batch_size
         self._indptr, self._keys = _shared_keys(*_as_csr(keys))
 
     def plan(self, epoch: int) -> _Packed:
-        """All batches of an epoch, over all ranks, and the rows it leaves out."""
+        """All batches of an epoch, over all ranks, in random order.
+
+        Args:
+            epoch: number of the epoch, from 0.
+
+        Returns:
+            the batches, and the rows that are in none.
+        """
         rng = np.random.default_rng(child_seed(self.seed, "no_duplicates", epoch))
         per_row = np.diff(self._indptr)
         if per_row.max() > 1:
-            batch = _without_small(_first_fit(self._indptr, self._keys, self.batch_size, rng), self.min_batch_size)
+            batch = _without_small(_first_fit(self._indptr, self._keys, self.max_batch_size, rng), self.min_batch_size)
             reasons = {f"fits no batch of at least {self.min_batch_size}": int((batch < 0).sum())}
         else:
             key = np.full(len(per_row), -1)
             key[per_row == 1] = self._keys
-            batch, reasons = _exact(key, self.batch_size, self.min_batch_size, rng)
-        return _packed(batch, reasons, rng)
+            batch, reasons = _exact(key, self.max_batch_size, self.min_batch_size, rng)
+        packed = _packed(batch, reasons, rng)
+        if len(packed) > 2 * -(-len(per_row) // self.max_batch_size):
+            warnings.warn(
+                f"keys repeat so often that an epoch has {len(packed)} batches of {packed.sizes.mean():.1f} rows on "
+                f"average, where batch_size is {self.max_batch_size}: small batches teach little, so take "
+                "drop_last=True or a min_batch_size, which leave out other rows in every epoch.",
+                stacklevel=2,
+            )
+        return packed
 
     @property
     def left_out(self) -> LeftOut:

@@ -10,6 +10,10 @@ import os
 import sys
 from collections.abc import Sequence
 
+# Threads that wait sleep: where other programs want the processors too, spinning costs several times the work. It is
+# read when torch is loaded, so it stands before every import that may load it.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
 import cyclopts
 
 from tamis import __version__

@@ -31,7 +31,7 @@ def demo(
     data: Literal["cwe", "esco"] = "cwe",
     output: Annotated[Path | None, Parameter(name=["--output", "-o"])] = None,
     max_survival: float = 0.05,
-    steps: int = 40,
+    steps: int = 30,
     seed: int = 0,
     small: bool = False,
 ) -> None:
@@ -151,7 +151,7 @@ def verdict(rows: list[dict[str, Any]]) -> str:
 def _load(path: str) -> Any:
     from tamis.integrations.sentence_transformers import SentenceEncoder
 
-    return SentenceEncoder.load(path, max_length=64)
+    return SentenceEncoder.load(path, max_length=48)
 
 
 def _trained(

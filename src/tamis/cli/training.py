@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -77,7 +78,7 @@ def train(
         freeze_layers=freeze_layers,
         prompts=(encoder.prompts["query"], encoder.prompts["passage"]),
         seed=seed,
-        progress=True,
+        progress=sys.stderr.isatty(),
     )
     encoder.model.save_pretrained(str(output), create_model_card=False)
     say(f"Trained  {done['steps']} steps in {done['seconds']:.0f} s, mean loss {done['loss']:.4f}; model in {output}")
@@ -166,10 +167,19 @@ def sampler_for(
 
     rows = MinedRows(mined, negatives=negatives)
     if batches == "no_duplicates":
-        return NoDuplicatesBatchSampler(rows.keys(), batch_size, seed=seed)
+        # Tiny batches teach less than the rows in them are worth.
+        smallest = max(1, min(batch_size, len(rows)) // 2)
+        sampler = NoDuplicatesBatchSampler(rows.keys(), batch_size, min_batch_size=smallest, seed=seed)
+        if sampler.left_out.rows.size:
+            why = ", ".join(f"{count:,}: {reason}" for reason, count in sampler.left_out.reasons.items())
+            say(f"Batches  an epoch leaves out {sampler.left_out.rows.size:,} of {len(rows):,} pairs ({why})")
+        return sampler
     vectors = encoders.encode(
         encoder, mined.queries.texts, prompt=encoder.prompts["query"], stem="queries", progress=progress
     )
-    sampler = ClusterBatchSampler(len(rows), batch_size, cluster_size=min(batch_size, len(rows)), seed=seed)
+    size = min(batch_size, len(rows))
+    sampler = ClusterBatchSampler(
+        len(rows), batch_size, cluster_size=size, schedule={}, power_of_two=False, shuffle_within=True, seed=seed
+    )
     sampler.update(vectors[rows.queries], 0)
     return sampler

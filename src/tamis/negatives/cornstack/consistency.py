@@ -48,8 +48,9 @@ def consistency_filter(
         max_memory: bytes for the blocks of scores.
 
     Returns:
-        kept rows; scores (n,) float32 S_ii; log_weights (n,) float32; and reasons, per dropped row: row, rule ("rank",
-        "reverse rank" or "score"), rank, rival (the highest-scoring other row), rival_score, pool (size of the shard).
+        as NumPy arrays: kept rows; scores (n,) float32 S_ii; log_weights (n,) float32; and reasons, per dropped row:
+        row, rule ("rank", "reverse rank" or "score"), rank, rival (the highest-scoring other row), rival_score, pool
+        (size of the shard).
 
     Raises:
         ValueError: for rows that are not finite or not of unit length, or settings out of range.
@@ -60,8 +61,8 @@ def consistency_filter(
         >>> found.indices, found.scores, found.reasons["rule"]
         (array([0]), array([1. , 0.8], dtype=float32), array(['score'], dtype='<U12'))
     """
-    found = _judge(queries, positives, k, min_score, bidirectional, shard_size, similarity, max_memory)
-    return found[0]
+    rule = ConsistencyFilter(k=k, min_score=min_score, bidirectional=bidirectional, shard_size=shard_size)
+    return _judge(queries, positives, rule, similarity, max_memory)[0]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,16 +96,7 @@ class ConsistencyFilter:
         Returns:
             mask (n,) bool, ranks (n,) int64 of the positives for their queries, scores (n,) float32.
         """
-        selection, ranks = _judge(
-            queries,
-            positives,
-            self.k,
-            self.min_score,
-            self.bidirectional,
-            self.shard_size,
-            "cosine",
-            search.DEFAULT_MEMORY,
-        )
+        selection, ranks = _judge(queries, positives, self, "cosine", search.DEFAULT_MEMORY)
         return np.isfinite(selection.log_weights), ranks, selection.scores
 
 
@@ -164,33 +156,27 @@ def consistency_ranks(
 
 
 def _judge(
-    queries: search.ArrayLike,
-    positives: search.ArrayLike,
-    k: int,
-    min_score: float | str,
-    bidirectional: bool,
-    shard_size: int | None,
-    similarity: str,
-    max_memory: int,
+    queries: search.ArrayLike, positives: search.ArrayLike, asked: ConsistencyFilter, similarity: str, max_memory: int
 ) -> tuple[Selection, Array]:
-    checks.at_least("k", k, 1)
+    """What ``consistency_filter`` returns, and the ranks of all positives."""
+    checks.at_least("k", asked.k, 1)
     q, p = _tensor(queries), _tensor(positives)
 
     def ranked(one: Tensor, other: Tensor) -> list[Array]:
-        parts = consistency_ranks(one, other, shard_size=shard_size, similarity=similarity, max_memory=max_memory)
+        parts = consistency_ranks(one, other, shard_size=asked.shard_size, similarity=similarity, max_memory=max_memory)
         return [part.cpu().numpy() for part in parts]
 
     ranks, scores, rivals, rival_scores = ranked(q, p)
-    low = scores < _threshold(min_score, scores)
-    rule = np.where(ranks > k, "rank", np.where(low, "score", "")).astype("<U12")
+    low = scores < _threshold(asked.min_score, scores)
+    rule = np.where(ranks > asked.k, "rank", np.where(low, "score", "")).astype("<U12")
     reason = [ranks, rivals, rival_scores]
-    if bidirectional:
+    if asked.bidirectional:
         back, _, *others = ranked(p, q)
-        failed = (back > k) & (rule != "rank")
+        failed = (back > asked.k) & (rule != "rank")
         rule[failed] = "reverse rank"
         reason = [np.where(failed, b, a) for a, b in zip(reason, [back, *others], strict=True)]
     keep, dropped = np.flatnonzero(rule == ""), np.flatnonzero(rule != "")
-    n, size = len(scores), shard_size or len(scores)
+    n, size = len(scores), asked.shard_size or len(scores)
     reasons = {"row": dropped, "rule": rule[dropped]}
     reasons |= {name: part[dropped] for name, part in zip(("rank", "rival", "rival_score"), reason, strict=True)}
     reasons["pool"] = np.minimum(n - dropped // size * size, size)

@@ -84,6 +84,8 @@ def guarded_candidates(
     checks.same_length("positive_scores", positive_scores, "scores", scores)
     checks.require(not np.isnan(scores).any(), "scores must hold no NaN; put -inf where no candidate is.")
     checks.finite("positive_scores", positive_scores)
+    if relative is not None:
+        checks.between("relative", relative, 0, 1)
     n, m = scores.shape
     top_k = m if top_k is None else top_k
     checks.at_least("top_k", top_k, 1)
@@ -95,7 +97,8 @@ def guarded_candidates(
 
     there = (columns >= 0) & ~np.isneginf(scores)
     rule = np.zeros(scores.shape, np.int8)
-    rule[there & (scores >= margin_ceiling(positive_scores, percentage=relative, absolute=absolute)[:, None])] = 3
+    ceiling = margin_ceiling(positive_scores, percentage=relative, absolute=absolute)
+    rule[there & (scores.astype(np.float32) >= ceiling[:, None])] = 3
     if groups is not None:
         rule[there & (groups[columns] == groups[rows][:, None])] = 2
     rule[there & (columns == rows[:, None])] = 1
