@@ -95,7 +95,7 @@ def main() -> None:
             raise SystemExit(f"a side failed: {broken}")
         there, from_arrays = (seconds / mine["wall"] for seconds in (peer["wall"], peer["wall"] + peer["building"]))
         print(
-            f"{'shuffled' if shuffled else 'in rank order'}: {from_arrays:.0f} times faster than pytrec-eval from arrays, "
+            f"{'shuffled' if shuffled else 'in rank order'}: {from_arrays:.0f} times faster than pytrec-eval (arrays), "
             f"{there:.0f} times when its dictionaries are there: {mine['wall'] * 1e3:.0f} ms, {peer['wall']:.2f} s and "
             f"{peer['building']:.1f} s for dictionaries (CPU {mine['cpu']:.2f} s, {peer['cpu']:.2f} s), "
             f"{mine['memory']:.0f} MB above the inputs; nDCG@10 {mine['nDCG@10']:.6f} and {peer['nDCG@10']:.6f}"

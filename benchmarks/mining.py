@@ -173,8 +173,13 @@ def main() -> None:
     print(f"{options.queries:,} queries x {options.passages:,} passages x {DIMENSIONS}, {options.repeats} run(s)\n")
     results: dict[str, dict[str, float]] = {}
     with tempfile.TemporaryDirectory() as folder:
+        # Cells take turns, so that a busy minute of the machine does not fall on one of them alone.
+        turns = [
+            {name: measure.run_cell(__file__, name=name, folder=folder, **size) for name in CELLS}
+            for _ in range(options.repeats)
+        ]
         for name in CELLS:
-            runs = [measure.run_cell(__file__, name=name, folder=folder, **size) for _ in range(options.repeats)]
+            runs = [turn[name] for turn in turns]
             failed = [run["error"] for run in runs if "error" in run]
             if failed:
                 print(f"{CELLS[name]}: {failed[0]}")

@@ -9,10 +9,10 @@ import time
 
 import numpy as np
 import pytest
-from tests import verses
 
 from tamis import runs
 from tamis.data import write_beir
+from tests import verses
 
 # The command line with an encoder that is slow enough to be killed in the middle of its work.
 SLOW = """

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tamis import export, runs
-from tamis.negatives.mine import mine
+from tamis.negatives.mine import mine_negatives as mine
 from tests import verses
 
 

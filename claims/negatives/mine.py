@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 
 from tamis.claim import Claim, Gate
-from tamis.negatives.mine import mine
+from tamis.negatives.mine import mine_negatives as mine
 from tamis.results import MinedNegatives
 
 BOUND = 0.05

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from tamis.negatives.mine import mine as mine
+    from tamis.negatives.mine import mine_negatives as mine
     from tamis.results import Candidates as Candidates
     from tamis.results import MinedNegatives as MinedNegatives
     from tamis.results import Selection as Selection
@@ -28,10 +28,10 @@ _FAMILIES = (
     "targets",
 )
 _OBJECTS = {
-    "Candidates": "tamis.results",
-    "MinedNegatives": "tamis.results",
-    "Selection": "tamis.results",
-    "mine": "tamis.negatives.mine",
+    "Candidates": ("tamis.results", "Candidates"),
+    "MinedNegatives": ("tamis.results", "MinedNegatives"),
+    "Selection": ("tamis.results", "Selection"),
+    "mine": ("tamis.negatives.mine", "mine_negatives"),
 }
 __all__ = ["Candidates", "MinedNegatives", "Selection", "__version__", "mine", *_FAMILIES]
 
@@ -41,7 +41,8 @@ def __getattr__(name: str) -> Any:
     if name in _FAMILIES:
         return importlib.import_module(f"tamis.{name}")
     if name in _OBJECTS:
-        return getattr(importlib.import_module(_OBJECTS[name]), name)
+        module, attribute = _OBJECTS[name]
+        return getattr(importlib.import_module(module), attribute)
     raise AttributeError(f"module 'tamis' has no attribute {name!r}")
 
 

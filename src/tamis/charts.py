@@ -87,7 +87,7 @@ class Scale:
         """The scale that holds every finite value, with ``room`` on both sides as a share of the span."""
         finite = [float(v) for v in values if v is not None and abs(v) < _HUGE]
         low, high = (min(finite), max(finite)) if finite else (0.0, 1.0)
-        wide = high - low > 1e-9 * max(abs(low), abs(high), 1e-3)
+        wide = high - low > 1e-5 * max(abs(low), abs(high), 1e-3)
         pad = (high - low) * room if wide else max(abs(low) * 0.1, 0.01)
         return cls(low - pad, high + pad, root)
 
@@ -167,6 +167,9 @@ def survival(curve: SurvivalCurve) -> str:
 
     Returns:
         an HTML figure. The scale of shares is by square root, which keeps zero and spreads the small rates.
+
+    Raises:
+        ValueError: for columns of different length or a rate outside [0, 1].
     """
     margin = _floats(curve.margin)
     lines = {n: _floats(getattr(curve, n)) for n in ("verification", "calibration", "low", "high")}
@@ -176,6 +179,8 @@ def survival(curve: SurvivalCurve) -> str:
         else:
             lines[name] = np.full(len(margin), np.nan)
     seen = np.concatenate([v[np.isfinite(v)] for v in lines.values()])
+    for rate in seen[(seen < 0) | (seen > 1)]:
+        checks.between("survival rate", float(rate), 0, 1)
     if not len(seen) or not np.isfinite(margin).any():
         return '<p class="missing">No survival rate was measured.</p>'
     bound, chosen = _finite(curve.max_survival), _finite(curve.chosen)
@@ -197,7 +202,7 @@ def survival(curve: SurvivalCurve) -> str:
     paths.append(f'<path class="line verification" d="{_path(across, heights("verification"))}"/>')
     ticks: list[tuple[float, str]] = []
     extra = ""
-    if bound is not None and bound <= y.high:
+    if bound is not None and 0 <= bound <= y.high:
         at = 100 - y.at(bound)
         legend.append(("bound", f"asked for: at most {share(bound)}"))
         extra = (
@@ -225,7 +230,7 @@ def survival(curve: SurvivalCurve) -> str:
 def _numbers(axis: str, margin: Array, lines: dict[str, Array]) -> str:
     """The curve as a table behind a click, for those who cannot see it or want to read it off."""
     names = [name for name, values in lines.items() if np.isfinite(values).any()]
-    cells = [[share(v) if math.isfinite(v) else "\u2013" for v in lines[name]] for name in names]
+    cells = [[share(v, even=True) if math.isfinite(v) else "\u2013" for v in lines[name]] for name in names]
     rows = [[number(float(m)), *row] for m, row in zip(margin, zip(*cells, strict=True), strict=True)]
     grid = table([axis, *({"low": "95% from", "high": "to"}.get(name, name) for name in names)], rows, style="plain")
     return f'<details class="numbers"><summary><span class="more">the numbers</span></summary>{grid}</details>'

@@ -93,6 +93,14 @@ def read_embeddings(path: str | Path, ids: Sequence[str] | None = None) -> Array
 def choose_split(found: list[str], split: str | None, folder: Path) -> str:
     """The split that is asked for; left out, ``train``, or the only one there is.
 
+    Args:
+        found: names of the splits.
+        split: the one asked for, or None.
+        folder: for the message.
+
+    Returns:
+        the name of the split.
+
     Raises:
         ValueError: when it is not there or cannot be told.
     """

@@ -62,8 +62,15 @@ def number(value: object, digits: int = 3) -> str:
     return "\u2013" if value is None else str(value)
 
 
-def share(value: float) -> str:
+def share(value: float, *, even: bool = False) -> str:
     """A share in percent; what is not quite nothing or not quite all never reads as 0% or 100%.
+
+    Args:
+        value: the share, in [0, 1].
+        even: keeps the decimal of whole percents, so that a column is aligned.
+
+    Returns:
+        text, not escaped.
 
     Example:
         >>> share(0.5), share(0.0123), share(0.00004), share(0.9999), share(1.0)
@@ -73,7 +80,8 @@ def share(value: float) -> str:
         return "<0.1%"
     if 0.999 < value < 1:
         return ">99.9%"
-    return f"{100 * value:.1f}".removesuffix(".0") + "%"
+    digits = f"{100 * value:.1f}"
+    return (digits if even else digits.removesuffix(".0")) + "%"
 
 
 def clipped(text: str, clip: int = CLIP) -> str:

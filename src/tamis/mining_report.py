@@ -57,7 +57,17 @@ def page_of(
     truth: Mapping[str, Mapping[str, Any]] | None = None,
     answers: Sequence[Array] | None = None,
 ) -> ReportPage:
-    """The numbers and texts of the page. For the arguments see ``write_page``."""
+    """The numbers and texts of the page.
+
+    Args:
+        mined: the negatives with their evidence.
+        training: see ``write_page``.
+        truth: see ``write_page``.
+        answers: per query all corpus rows that answer it, int64 (a,), if they are known.
+
+    Returns:
+        what ``report.render`` draws.
+    """
     summary = mined.summary
     data, audit = summary["data"], summary["audit"]
     facts = [

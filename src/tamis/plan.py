@@ -53,7 +53,7 @@ class Plan:
         if free is not None and self.peak_bytes > free:
             raise ValueError(
                 f"mining needs about {self.peak_bytes / 2**30:.1f} GB and {free / 2**30:.1f} GB are free: lower "
-                f"--depth ({self.depth}) or --max-memory ({self.block_bytes / 2**20:.0f}MB), or mine part of the corpus."
+                f"--depth ({self.depth}) or --max-memory ({self.block_bytes / 2**20:.0f}MB), or mine less."
             )
 
 

@@ -38,7 +38,7 @@ def funnel(steps: Sequence[tuple[str, int]]) -> str:
         picture = f'<svg height="16" aria-hidden="true">{bar if count else ""}</svg>'
         rows.append(
             f'<tr class="{kind}"><th scope="row">{word}{escape(name)}</th><td class="bar">{picture}</td>'
-            f"<td>{count:,}</td><td>{share(count / whole)}</td></tr>"
+            f"<td>{count:,}</td><td>{share(count / whole, even=True)}</td></tr>"
         )
     head = '<tr><th scope="col">step</th><td class="bar"></td><th scope="col">count</th><th scope="col">share</th></tr>'
     return f'<table class="funnel"><thead>{head}</thead><tbody>{"".join(rows)}</tbody></table>'

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from tamis.negatives.mine import mine
+from tamis.negatives.mine import mine_negatives as mine
 from tests import verses
 
 training = pytest.importorskip("tamis.integrations.training")

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tamis.negatives import audit, calibration
-from tamis.negatives.mine import mine
+from tamis.negatives.mine import mine_negatives as mine
 
 
 def world(seed, n=400, several=1.0, d=24):

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tamis.negatives.mine import default_depth, mine
+from tamis.negatives.mine import default_depth
+from tamis.negatives.mine import mine_negatives as mine
 from tests import verses
 from tests.behaviour import ArrayCase
 

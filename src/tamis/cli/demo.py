@@ -53,7 +53,7 @@ def demo(
     from tamis import sample_data as tasks
     from tamis.mining_report import write_page
     from tamis.negatives.audit import known_false
-    from tamis.negatives.mine import default_depth, mine
+    from tamis.negatives.mine import default_depth, mine_negatives
     from tamis.plan import duration, plan_mining
 
     folder = output or Path(f"tamis-demo-{data}")
@@ -81,7 +81,7 @@ def demo(
     )
     say(f"Plan     {plan}; then three trainings of {steps} steps")
     with runs.locked(folder):
-        mined = mine(
+        mined = mine_negatives(
             seen,
             encoder=encoder,
             negatives=NEGATIVES,
@@ -90,7 +90,7 @@ def demo(
             folder=folder,
             progress=progress,
         )
-        naive = mine(
+        naive = mine_negatives(
             seen, encoder=encoder, negatives=NEGATIVES, max_survival=1.0, seed=seed, folder=folder, progress=progress
         )
         runs.save(mined, folder, key="demo")

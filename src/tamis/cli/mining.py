@@ -78,8 +78,7 @@ def mine(
     from tamis import encoders, runs
     from tamis.data import read
     from tamis.files import read_embeddings
-    from tamis.negatives.mine import default_depth
-    from tamis.negatives.mine import mine as mine_negatives
+    from tamis.negatives.mine import default_depth, mine_negatives
     from tamis.plan import parse_bytes, plan_mining
 
     found = read(data, split=split)

@@ -178,8 +178,8 @@ def sampler_for(
         encoder, mined.queries.texts, prompt=encoder.prompts["query"], stem="queries", progress=progress
     )
     size = min(batch_size, len(rows))
-    sampler = ClusterBatchSampler(
+    clusters = ClusterBatchSampler(
         len(rows), batch_size, cluster_size=size, schedule={}, power_of_two=False, shuffle_within=True, seed=seed
     )
-    sampler.update(vectors[rows.queries], 0)
-    return sampler
+    clusters.update(vectors[rows.queries], 0)
+    return clusters

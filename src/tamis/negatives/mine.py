@@ -39,7 +39,7 @@ Array = np.ndarray[Any, Any]
 Progress = Callable[[Iterable[int], str], Iterable[int]]
 
 
-def mine(
+def mine_negatives(
     queries: RetrievalData | Sequence[str] | Mapping[Any, str],
     corpus: Sequence[str] | Mapping[Any, str] | None = None,
     positives: Sequence[Any] | Mapping[Any, Any] | None = None,
@@ -118,10 +118,10 @@ def mine(
 
     Example:
         >>> import numpy as np
-        >>> from tamis.negatives.mine import mine
+        >>> from tamis.negatives import mine_negatives
         >>> vectors = np.array([[1.0, 0.0], [0.8, 0.6], [0.6, 0.8], [0.0, 1.0]])
-        >>> mined = mine(["q"], list("abcd"), [[0]], query_embeddings=vectors[:1], corpus_embeddings=vectors,
-        ...              percentage=0.75, negatives=1)
+        >>> mined = mine_negatives(["q"], list("abcd"), [[0]], query_embeddings=vectors[:1], corpus_embeddings=vectors,
+        ...                        percentage=0.75, negatives=1)
         >>> mined.negatives["negative"], mined.dropped["rule"].tolist()
         (array([2]), ['margin'])
     """
@@ -263,6 +263,13 @@ def mine(
 
 def default_depth(negatives: int, last_rank: int | None = None) -> int:
     """Candidates per query: enough that a margin rarely leaves a list short.
+
+    Args:
+        negatives: wanted per query.
+        last_rank: last rank that may be picked, if there is one.
+
+    Returns:
+        the larger of 200, 20 times the negatives, and the last rank.
 
     Example:
         >>> default_depth(8)
