@@ -73,11 +73,12 @@ def full_page(text: str = "wool & silk") -> ReportPage:
     kinds = ("positive", "kept", "dropped")
     passage = Passage(text, 0.5, 3, text, text, rule=text, rival=text, rival_score=0.7, tag=text)
     long = Passage(text + " word" * 200, 0.4, 12_345)
+    lines = Passage(text + "\n" * 9 + "end")
     rows = [TrainingRow(text, 0.31234, 0.25678, 0.0417, 0.0123, 0.0711), TrainingRow("ours", 0.3541, 0.2777)]
     return ReportPage(
         title=text,
         subtitle=[text],
-        tiles=[Tile(text, 94_211, text), Tile("rate", "1.2%")],
+        tiles=[Tile(text, 94_211, text), Tile("rate", text)],
         warnings=[text],
         audit=[text],
         curve=SurvivalCurve(
@@ -87,7 +88,7 @@ def full_page(text: str = "wool & silk") -> ReportPage:
         histograms=[Histogram(text, edges, np.arange(10) + i, kind) for i, kind in enumerate(kinds)],
         marks=[(text, 0.62)],
         score=text,
-        examples=[Example(text, [passage], [passage, long], [passage], text, 0.55)],
+        examples=[Example(text, [passage, lines], [passage, long], [passage], text, 0.55)],
         training=Training(rows, text, [text]),
         sections=[Section(text, [text], [text, "count"], [[text, 1234], ["b", 7]])],
         details={text: {text: text, "margin": 0.0812, "none": None}},

@@ -164,21 +164,43 @@ def _histograms(mined: MinedNegatives) -> list[Histogram]:
 
 
 def _examples(mined: MinedNegatives, answers: Sequence[Array] | None) -> list[Example]:
-    """Queries spread evenly over how close their hardest negative comes to the positive, the closest first."""
-    kept, dropped = mined.negatives, mined.dropped
-    by_kept, by_dropped = _by_query(kept["query"]), _by_query(dropped["query"])
-    both = [q for q in by_kept if q in by_dropped] or list(by_kept)
-    hardest = {q: float(np.max(kept["score"][by_kept[q]] - kept["positive_score"][by_kept[q]])) for q in both}
-    order = sorted(both, key=lambda q: (-hardest[q], q))
-    # Half of them the closest calls, half spread over the rest.
+    """Half of them the queries with the hardest negatives, half spread over the others; a text is asked once."""
+    kept = mined.negatives
+    by_kept, by_dropped = _by_query(kept["query"]), _by_query(mined.dropped["query"])
+    hardest = {q: float(kept["score"][rows].max()) for q, rows in by_kept.items()}
+    order: list[int] = []
+    asked: set[str] = set()
+    for q in sorted(hardest, key=lambda q: (q not in by_dropped, -hardest[q], q)):
+        text = mined.queries.texts[q]
+        if text not in asked:
+            asked.add(text)
+            order.append(q)
     half = EXAMPLES // 2
     rest = order[half:]
-    chosen = order[:half] + [rest[i] for i in np.unique(np.linspace(0, len(rest) - 1, half).astype(int)) if rest]
-    return [_example(mined, q, by_kept.get(q, []), by_dropped.get(q, []), answers) for q in chosen]
+    spread = np.unique(np.linspace(0, len(rest) - 1, half).astype(int)).tolist() if rest else []
+    chosen = order[:half] + [rest[i] for i in spread]
+    ceilings = _ceilings(mined)
+    return [_example(mined, q, by_kept[q], by_dropped.get(q, []), answers, float(ceilings[q])) for q in chosen]
+
+
+def _ceilings(mined: MinedNegatives) -> Array:
+    """(q,) float, the score that a negative of each query had to stay below."""
+    from tamis.negatives.filters import margin_ceiling
+
+    rules = mined.summary["settings"]
+    ceiling = margin_ceiling(
+        mined.reference_scores, **{kind: rules[kind] for kind in ("absolute", "relative", "percentage")}
+    )
+    return ceiling if rules["score_ceiling"] is None else np.minimum(ceiling, rules["score_ceiling"])
 
 
 def _example(
-    mined: MinedNegatives, query: int, kept: Sequence[int], dropped: Sequence[int], answers: Sequence[Array] | None
+    mined: MinedNegatives,
+    query: int,
+    kept: Sequence[int],
+    dropped: Sequence[int],
+    answers: Sequence[Array] | None,
+    ceiling: float,
 ) -> Example:
     texts, ids = mined.corpus.texts, mined.corpus.ids
     known = set(() if answers is None else answers[query].tolist())
@@ -186,11 +208,14 @@ def _example(
     def tag(row: int) -> str:
         return "an answer by the full labels" if row in known else ""
 
+    def name(row: int) -> str:
+        return "" if ids[row] == texts[row] else ids[row]
+
     def negative(i: int) -> Passage:
         row = int(mined.negatives["negative"][i])
         facts = {c: mined.negatives[c][i] for c in ("score", "rank", "source")}
         return Passage(texts[row], float(facts["score"]), int(facts["rank"]), source_name(int(facts["source"])),
-                       ids[row], tag=tag(row))  # fmt: skip
+                       name(row), tag=tag(row))  # fmt: skip
 
     def candidate(i: int) -> Passage:
         columns = mined.dropped
@@ -199,19 +224,25 @@ def _example(
         rank = int(columns["rank"][i])
         return Passage(
             texts[row], float(columns["score"][i]), rank if rank > 0 else None, source_name(int(columns["source"][i])),
-            ids[row], rule=str(columns["rule"][i]), rival=texts[rival] if rival >= 0 else "",
+            name(row), rule=str(columns["rule"][i]), rival=texts[rival] if rival >= 0 else "",
             rival_score=score if np.isfinite(score) else None, tag=tag(row),
         )  # fmt: skip
 
-    lowest = sorted(dropped, key=lambda i: (float(mined.dropped["score"][i]), i))
+    # What the margin dropped stands next to what it kept; copies and repeats tell less.
+    by_margin = [i for i in dropped if mined.dropped["rule"][i] in ("margin", "guide")] or dropped
+    lowest = sorted(by_margin, key=lambda i: (float(mined.dropped["score"][i]), i))
     hard = sorted(kept, key=lambda i: (-float(mined.negatives["score"][i]), i))
-    positives = [Passage(texts[p], name=ids[p]) for p in mined.positives[query][:3]]
+    known_answers = mined.positives[query][:3].tolist()
+    # The score that is kept is that of the positive the margin was measured from.
+    own = float(mined.reference_scores[query]) if len(mined.positives[query]) == 1 else None
+    positives = [Passage(texts[p], own, name=name(p)) for p in known_answers]
     return Example(
         query=mined.queries.texts[query],
         positives=positives,
         kept=[negative(i) for i in hard[:SHOWN]],
         dropped=[candidate(i) for i in lowest[:SHOWN]],
         name=mined.queries.ids[query],
+        ceiling=float(ceiling) if np.isfinite(ceiling) else None,
     )
 
 

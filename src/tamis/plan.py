@@ -112,11 +112,13 @@ def duration(seconds: float) -> str:
     """Seconds for people.
 
     Example:
-        >>> duration(42.3), duration(3700)
-        ('42 s', '1 h 02 min')
+        >>> duration(42.3), duration(125), duration(3700)
+        ('42 s', '2 min 05 s', '1 h 02 min')
     """
     if seconds < 90:
         return f"{seconds:.0f} s"
+    if seconds < 600:
+        return f"{round(seconds) // 60} min {round(seconds) % 60:02d} s"
     minutes = round(seconds / 60)
     return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
 

@@ -195,7 +195,7 @@ def render(page: ReportPage) -> str:
 
     Example:
         >>> html = render(ReportPage(title="Wool & silk", funnel=[("candidates", 200), ("kept", 50)]))
-        >>> "Wool &amp; silk" in html, "25%" in html, "<script" in html
+        >>> "Wool &amp; silk" in html, "25.0%" in html, "<script" in html
         (True, True, False)
     """
     parts = [
@@ -368,7 +368,6 @@ def _passage(passage: Passage, own: set[str]) -> str:
     facts = [f"<b>{number(passage.score)}</b>"] if known else []
     facts += [f"rank {passage.rank:,}"] if passage.rank is not None else []
     facts += [escape(v) for v in (passage.source, passage.name) if v]
-    facts += [f'<span class="tag">{escape(passage.tag)}</span>'] if passage.tag else []
     rival, score = "", passage.rival_score
     known = score is not None and math.isfinite(score)
     if passage.rival and passage.rival in own:
@@ -376,7 +375,8 @@ def _passage(passage: Passage, own: set[str]) -> str:
     elif passage.rival:
         rival = f", against a passage{f' scored {number(score)}' if known else ''}:{clipped(passage.rival, 140)}"
     rule = f'<div class="reason">rule <b>{escape(passage.rule)}</b>{rival}</div>' if passage.rule else ""
-    line = f'<p class="meta">{" · ".join(facts)}</p>' if facts else ""
+    tag = f' <span class="tag">{escape(passage.tag)}</span>' if passage.tag else ""
+    line = f'<p class="meta">{" · ".join(facts)}{tag}</p>' if facts or tag else ""
     return f'<div class="passage">{line}{clipped(passage.text)}{rule}</div>'
 
 

@@ -95,7 +95,14 @@ def whisker(value: float, low: float, high: float, scale: Scale) -> str:
 
 
 def key(entries: Sequence[tuple[Kind, str]]) -> str:
-    """The legend of the strips: dots, because shapes differ as well as colours."""
+    """The legend of the strips: dots, because shapes differ as well as colours.
+
+    Args:
+        entries: (kind, label).
+
+    Returns:
+        an HTML list.
+    """
     items = "".join(
         f'<li><svg width="14" height="14" aria-hidden="true">{_dot(kind, "7", 7)}</svg>{escape(label)}</li>'
         for kind, label in entries

@@ -50,7 +50,10 @@ class SentenceEncoder:
             raise ValueError(f"encoder {name!r} cannot be loaded: {str(error).splitlines()[0]}") from None
         if max_length is not None:
             model.max_seq_length = max_length
-        return cls(model, name=Path(name).name if Path(name).exists() else name)
+        folder = Path(name)
+        # A package calls its folder "model"; the package's name says more.
+        known = folder.parent.name if folder.name == "model" else folder.name
+        return cls(model, name=known if folder.exists() else name)
 
     @property
     def prompts(self) -> dict[str, str]:
