@@ -186,9 +186,9 @@ class _Plan:
 
 
 def _plan(job: _Job, dtype: torch.dtype) -> _Plan:
-    """Two fifths of the memory go to the blocks; the rest is for what is converted, gathered and sorted."""
+    """A third of the memory goes to the blocks; the rest is for what is converted, gathered and sorted."""
     q, (n, d) = len(job.queries), job.passages.shape
-    room = max(1, job.max_memory * 2 // 5)
+    room = max(1, job.max_memory // 3)
     stored = 4 * is_converted(job.passages, job.floors.device) + dtype.itemsize * (dtype != torch.float32)
 
     def passages(tile: int) -> int:
