@@ -90,6 +90,7 @@ def page_of(
         sections=[_skew(summary["skew"])],
         details={
             "Settings": {k: v for k, v in summary["settings"].items() if v not in (None, "")},
+            "Versions": summary["versions"],
             "Seconds": summary["seconds"],
         },
     )

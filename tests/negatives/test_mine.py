@@ -120,6 +120,12 @@ def test_the_query_itself_is_no_negative():
     assert found.dropped["rule"].tolist() == ["same text as the query", "repeated text"]
 
 
+def test_rules_that_leave_most_queries_empty_are_warned_of():
+    """When more than half of the queries get nothing, the report says so and names the cure."""
+    warnings = on_circle(max_survival=1.0, max_score=-0.9).summary["audit"]["warnings"]
+    assert any("1 of 1 queries got no negative" in w and "max_survival" in w for w in warnings)
+
+
 def test_many_positives_of_one_query_cost_no_other_row():
     """With 300 positives in one query, every other query still gets its full pool and no positive appears."""
     rng = np.random.default_rng(0)
@@ -171,6 +177,8 @@ def test_bm25_and_both():
     data = verses.data()
     lexical = mine(data, candidates_from="bm25", negatives=3, percentage=0.8)
     assert len(lexical) > 1000 and (lexical.negatives["source"] == 2).all()
+    bounded = mine(data, candidates_from="bm25", negatives=3, max_survival=0.05)
+    assert bounded.summary["audit"]["margin"]["value"] > 0  # a positive that shares no word is no candidate
     merged = mine(data, encoder=verses.LetterEncoder(), candidates_from="both", negatives=3, percentage=0.95)
     assert set(np.unique(merged.negatives["source"]).tolist()) <= {1, 2, 3} and (merged.negatives["source"] == 3).any()
     assert (merged.negatives["score"] <= 1).all()

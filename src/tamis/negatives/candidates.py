@@ -83,12 +83,13 @@ class _View:
     indices: Array
     scores: Array
     pair_scores: Callable[[Array, Array], Array]
+    floor: float = -np.inf
 
     def rank_of(self, queries: Array, passages: Array) -> Array:
         """1 + the candidates that score higher; 0 where the pair would not be among them."""
         score = self.pair_scores(queries, passages)
         rows = self.scores[queries]
-        reached = (score > rows[:, -1]) | (self.indices[queries, -1] < 0)
+        reached = ((score > rows[:, -1]) | (self.indices[queries, -1] < 0)) & (score > self.floor)
         return np.where(reached, 1 + (rows > score[:, None]).sum(1), 0).astype(np.int32)
 
 
@@ -113,7 +114,7 @@ def _bm25(texts: tuple[Sequence[str], Sequence[str]], depth: int, exclude: tuple
     def pair_scores(query_rows: Array, passage_rows: Array) -> Array:
         return np.asarray(index.pair_scores(queries, query_rows, passage_rows))
 
-    return _View(indices, scores, pair_scores)
+    return _View(indices, scores, pair_scores, floor=0.0)
 
 
 def _merged(dense: _View, lexical: _View, depth: int) -> Pool:

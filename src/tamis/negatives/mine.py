@@ -12,11 +12,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from platform import python_version
 from typing import Any
 
 import numpy as np
 
-from tamis import checks, encoders
+from tamis import __version__, checks, encoders
 from tamis.data import RetrievalData, from_python
 from tamis.method import Method
 from tamis.negatives import audit, calibration, candidates, filters, picking
@@ -219,6 +220,12 @@ def mine_negatives(
     columns_kept = picking.negative_columns(found, picks, log_weights, reference.score)
     columns_dropped = picking.dropped_columns(found, decisions, blame, copies, pool)
     done = time.perf_counter()
+    skew = audit.skew(columns_kept["negative"], columns_kept["query"], len(data.queries), len(data.corpus))
+    if 2 * skew["queries_without"] > len(data.queries):
+        measured["warnings"].append(
+            f"{skew['queries_without']:,} of {len(data.queries):,} queries got no negative: the rules are stricter "
+            "than the candidates allow. Raise max_survival, give a margin, or look deeper (depth)."
+        )
     summary = {
         "data": {
             "name": data.name,
@@ -243,7 +250,8 @@ def mine_negatives(
         },
         "funnel": picking.funnel(found, decisions, blame, len(copies["query"]), len(columns_kept["query"])),
         "audit": measured,
-        "skew": audit.skew(columns_kept["negative"], columns_kept["query"], len(data.queries), len(data.corpus)),
+        "skew": skew,
+        "versions": {"tamis": __version__, "python": python_version(), "numpy": np.__version__},
         "seconds": {
             "encode": round(encoded - started, 3),
             "search": round(searched - encoded, 3),
