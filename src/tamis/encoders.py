@@ -145,17 +145,25 @@ def unit_rows(vectors: Array, name: str) -> Array:
         name: what an error calls them.
 
     Returns:
-        (n, d) float32, a new array.
+        (n, d) float32; the input itself when its rows have length one already.
 
     Raises:
         ValueError: when a row is zero or not finite; names the first one.
     """
-    checks.finite(name, vectors)
-    units = np.array(vectors, dtype=np.float32)
-    norms = np.linalg.norm(units, axis=1, keepdims=True)
-    zero = np.flatnonzero(norms[:, 0] == 0)
+    norms = np.empty(len(vectors))
+    blocks = [slice(start, start + SHARD) for start in range(0, len(vectors), SHARD)]
+    for rows in blocks:
+        block = np.asarray(vectors[rows], np.float64)
+        norms[rows] = np.sqrt(np.einsum("nd,nd->n", block, block))
+    if not np.isfinite(norms).all():
+        checks.finite(name, vectors)
+    zero = np.flatnonzero(norms == 0)
     checks.require(len(zero) == 0, f"{name} must not hold zero vectors: row {zero[0] if len(zero) else ''} is zero.")
-    units /= norms
+    if vectors.dtype == np.float32 and np.abs(norms - 1).max() < 1e-6:
+        return vectors
+    units = np.empty(vectors.shape, np.float32)
+    for rows in blocks:
+        units[rows] = vectors[rows] / norms[rows, None]
     return units
 
 
