@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from tamis import plan, retrieval, sample_data, search
+from tamis import encoders, plan, retrieval, sample_data, search
 from tamis.data import from_python
 from tamis.results import Table
 from tests import verses
@@ -37,10 +37,8 @@ def test_metrics_equal_trec_eval():
     pytrec_eval = pytest.importorskip("pytrec_eval")
     data = graded()
     found = retrieval.evaluate(Rounded(), data)
-    units = [
-        v / np.linalg.norm(v, axis=1, keepdims=True)
-        for v in map(Rounded().encode, (data.queries.texts, data.corpus.texts))
-    ]
+    encoded = map(Rounded().encode, (data.queries.texts, data.corpus.texts))
+    units = [encoders.unit_rows(v, "vectors") for v in encoded]
     scores, indices = search.top_k(units[0], units[1], len(data.corpus))
     assert np.mean(np.diff(scores, axis=1) == 0) > 0.02  # there are ties to break
     run = {
