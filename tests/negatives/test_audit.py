@@ -65,6 +65,24 @@ def test_survival_equals_mining_with_the_positive_really_hidden():
     assert (stated["count"], stated["n"]) == (survived, reached)
 
 
+def test_candidates_that_are_dropped_do_not_compete():
+    """A hidden positive behind candidates that a guide or a repeated text takes out would be picked."""
+
+    class Guide:
+        def encode(self, texts):
+            return np.array([[1.0, 0.0] if t == "q" or t.startswith("near") else [0.6, 0.8] for t in texts])
+
+    angles = np.deg2rad([0, 30, 32, 5, 10, 15, 60])
+    vectors = np.stack([np.cos(angles), np.sin(angles)], 1)
+    for names, settings_ in (
+        (["one", "two", "near a", "near b", "near c", "far"], {"guide": Guide()}),
+        (["one", "two", "copy", "copy", "Copy!", "far"], {}),
+    ):
+        found = mine(["q"], names, [[0, 1]], query_embeddings=vectors[:1], corpus_embeddings=vectors[1:],
+                     max_survival=1.0, negatives=2, **settings_)  # fmt: skip
+        assert found.summary["audit"]["verification"]["count"] == 1, names
+
+
 @pytest.mark.parametrize("target", [0.05, 0.2])
 def test_the_bound_holds_on_average(target):
     """Over twenty worlds the survival on the half that did not choose the margin is at most the bound."""

@@ -69,6 +69,7 @@ def place(
     rules: Rules,
     picker: Picker,
     guide: Scorer | None,
+    open_rivals: Array,
     *,
     seed: int,
 ) -> Trial:
@@ -81,6 +82,7 @@ def place(
         rules: all that may rule a candidate out.
         picker: how negatives are picked.
         guide: the guide's similarity of given pairs, if it is in force.
+        open_rivals: (q, k) bool, the candidates that every rule but the margin keeps; only these compete.
         seed: of the draws of the picker.
 
     Returns:
@@ -99,11 +101,6 @@ def place(
         left = base = Reference(reference.row[reached], reference.score[reached], guided)
     own_guide = None if guide is None or reference is None else guide(query, passage)[:, None]
     own, _ = filters.combine(others.decide(score[:, None], rank[:, None], base, own_guide), (len(query), 1))
-    rivals, _ = filters.combine(
-        others.decide(found.scores[query], found.ranks[query], replace(base, guide=None), None),
-        (len(query), found.ranks.shape[1]),
-    )
-    open_rivals = ~np.isneginf(rivals) & found.present[query]
     keys = picker.keys(found.scores[query], found.ranks[query], child_seed(seed, "rivals"))
     return Trial(
         hidden=len(planted),
@@ -113,7 +110,7 @@ def place(
         key=picker.keys(score[:, None], rank[:, None] - np.float32(0.5), child_seed(seed, "hidden"))[:, 0],
         reference=left,
         rival_scores=found.scores[query],
-        rival_keys=np.where(open_rivals, keys, -np.inf),
+        rival_keys=np.where(open_rivals[query], keys, -np.inf),
         negatives=picker.negatives,
     )
 
@@ -125,6 +122,7 @@ def plant_and_place(
     rules: Rules,
     picker: Picker,
     guide: Scorer | None,
+    open_rivals: Array,
     *,
     seed: int,
 ) -> Trial:
@@ -141,7 +139,7 @@ def plant_and_place(
         left = positives[query][groups[positives[query]] != groups[hidden]]
         known.append(np.sort(rng.permutation(left)[: rng.choice(counts)]))
     reference = Reference.of(planted.query, known, pool.pair_scores, guide, rules.against)
-    return place(planted, reference, pool, rules, picker, guide, seed=seed)
+    return place(planted, reference, pool, rules, picker, guide, open_rivals, seed=seed)
 
 
 def choose_margin(rules: Rules, trial: Trial, own: Callable[[], Trial], *, seed: int) -> tuple[Rules, dict[str, Any]]:

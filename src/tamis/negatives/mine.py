@@ -201,21 +201,24 @@ def mine_negatives(
         guide_scores[rows, columns] = scorer(rows, found.indices[rows, columns])
     everyone = np.arange(len(data.queries))
     reference = Reference.of(everyone, data.positives, pool.pair_scores, scorer, against)
-    trial = calibration.plant_and_place(data.positives, groups, pool, rules, picker, scorer, seed=seed)
+    echo = found.present & (groups[found.indices] == query_groups[:, None])
+    texts_alike = [
+        filters.matches("same text as the query", echo, rival=np.full((1, 1), -1)),
+        filters.repeated_text(found.indices, groups),
+    ]
+    shape = found.indices.shape
+    others = rules.without_margin().decide(found.scores, found.ranks, reference, guide_scores)
+    open_rivals = found.present & ~np.isneginf(filters.combine([*texts_alike, *others], shape)[0])
+    trial = calibration.plant_and_place(data.positives, groups, pool, rules, picker, scorer, open_rivals, seed=seed)
 
     def own_positives() -> calibration.Trial:
         """Every query's own positive, taken for a stranger."""
-        return calibration.place(audit.Planted(everyone, reference.row), None, pool, rules, picker, scorer, seed=seed)
+        planted = audit.Planted(everyone, reference.row)
+        return calibration.place(planted, None, pool, rules, picker, scorer, open_rivals, seed=seed)
 
     rules, measured = calibration.choose_margin(rules, trial, own_positives, seed=seed)
-
-    echo = found.present & (groups[found.indices] == query_groups[:, None])
-    decisions = [
-        filters.matches("same text as the query", echo, rival=np.full((1, 1), -1)),
-        filters.repeated_text(found.indices, groups),
-        *rules.decide(found.scores, found.ranks, reference, guide_scores),
-    ]
-    log_weights, blame = filters.combine(decisions, found.indices.shape)
+    decisions = [*texts_alike, *rules.decide(found.scores, found.ranks, reference, guide_scores)]
+    log_weights, blame = filters.combine(decisions, shape)
     picks = picker.pick(found, log_weights, child_seed(seed, "pick"))
     columns_kept = picking.negative_columns(found, picks, log_weights, reference.score)
     columns_dropped = picking.dropped_columns(found, decisions, blame, copies, pool)
