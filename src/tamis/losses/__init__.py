@@ -1,3 +1,29 @@
 """Losses: how much each counts."""
 
+from tamis.losses.asl import AsymmetricSimilarityLoss as AsymmetricSimilarityLoss
+from tamis.losses.asl import DirectedCopyBenchmark as DirectedCopyBenchmark
+from tamis.losses.asl import directed_similarity as directed_similarity
+from tamis.losses.asl import filter_by_norm_ratio as filter_by_norm_ratio
+from tamis.losses.asl import micro_average_precision as micro_average_precision
+from tamis.losses.asl import norm_ratio_log_weights as norm_ratio_log_weights
+from tamis.losses.asl import norm_ratio_loss as norm_ratio_loss
+from tamis.losses.asl import recall_at_precision as recall_at_precision
 from tamis.losses.gistembed import GISTEmbedLoss as GISTEmbedLoss
+from tamis.losses.global_lbl import ExpertLoadTracker as ExpertLoadTracker
+from tamis.losses.global_lbl import expert_specialization as expert_specialization
+from tamis.losses.global_lbl import load_balancing_loss as load_balancing_loss
+from tamis.losses.lol import LoLLoss as LoLLoss
+from tamis.losses.lol import Rocchio as Rocchio
+from tamis.losses.lol import VectorPRF as VectorPRF
+from tamis.losses.lol import comparative_regularization as comparative_regularization
+from tamis.losses.lol import nested_feedback as nested_feedback
+from tamis.losses.lol import reformulation_loss as reformulation_loss
+from tamis.losses.stationary import CompatibilityReport as CompatibilityReport
+from tamis.losses.stationary import DSimplexClassifier as DSimplexClassifier
+from tamis.losses.stationary import HOCLoss as HOCLoss
+from tamis.losses.stationary import average_accuracy as average_accuracy
+from tamis.losses.stationary import average_compatibility as average_compatibility
+from tamis.losses.stationary import compatibility_matrix as compatibility_matrix
+from tamis.losses.stationary import compatibility_report as compatibility_report
+from tamis.losses.stationary import d_simplex as d_simplex
+from tamis.losses.stationary import hoc_loss as hoc_loss

@@ -1,5 +1,10 @@
 """Negatives: which negatives."""
 
+from tamis.negatives.cet import CoupledEstimationLoss as CoupledEstimationLoss
+from tamis.negatives.cet import SelectionModel as SelectionModel
+from tamis.negatives.cet import coupled_log_weights as coupled_log_weights
+from tamis.negatives.cet import weighted_pair_logistic as weighted_pair_logistic
+from tamis.negatives.cet import weighted_softmax_ce as weighted_softmax_ce
 from tamis.negatives.cornstack import ConsistencyFilter as ConsistencyFilter
 from tamis.negatives.cornstack import CurriculumNegatives as CurriculumNegatives
 from tamis.negatives.cornstack import consistency_filter as consistency_filter
@@ -11,3 +16,20 @@ from tamis.negatives.cornstack import sliding_window_rerank as sliding_window_re
 from tamis.negatives.cornstack import text_quality_reasons as text_quality_reasons
 from tamis.negatives.mine import default_depth as default_depth
 from tamis.negatives.mine import mine_negatives as mine_negatives
+from tamis.negatives.nbpo import NoiseHead as NoiseHead
+from tamis.negatives.nbpo import NoisyNegativeModel as NoisyNegativeModel
+from tamis.negatives.nbpo import UniformNegativeSampler as UniformNegativeSampler
+from tamis.negatives.nbpo import bpo_loss as bpo_loss
+from tamis.negatives.nbpo import bpr_loss as bpr_loss
+from tamis.negatives.nbpo import false_negative_log_weights as false_negative_log_weights
+from tamis.negatives.nbpo import false_negative_posterior as false_negative_posterior
+from tamis.negatives.nbpo import nbpo_loss as nbpo_loss
+from tamis.negatives.pamc import MetaNodeGraphClustering as MetaNodeGraphClustering
+from tamis.negatives.pamc import adjacency_power as adjacency_power
+from tamis.negatives.pamc import dec_target as dec_target
+from tamis.negatives.pamc import knn_graph as knn_graph
+from tamis.negatives.pamc import meta_nodes as meta_nodes
+from tamis.negatives.pamc import metanode_negatives as metanode_negatives
+from tamis.negatives.pamc import normalised_adjacency as normalised_adjacency
+from tamis.negatives.pamc import pamc_loss as pamc_loss
+from tamis.negatives.pamc import student_t_assignment as student_t_assignment
