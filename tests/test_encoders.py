@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from tamis import encoders
+from tests import tiny
 from tests.verses import LetterEncoder
 
 TEXTS = [f"text number {i}" for i in range(50)]
@@ -68,6 +69,134 @@ def test_unchanged_vectors_are_reused(tmp_path):
     encoders.encode(again, TEXTS, folder=tmp_path, stem="corpus")
     assert again.calls <= 16
     assert json.loads((tmp_path / "corpus.json").read_text())["done"] == 50
+
+
+def test_stored_vectors_are_read_and_nothing_else(tmp_path):
+    """Whole vectors under the right key come back read-only; for anything else there is nothing, and no file moves."""
+    encoders.encode(LetterEncoder(), TEXTS, folder=tmp_path, stem="corpus")
+    before = {p: p.read_bytes() for p in tmp_path.iterdir()}
+    found = encoders.stored(LetterEncoder(), TEXTS, folder=tmp_path, stem="corpus")
+    assert np.array_equal(found, LetterEncoder().encode(TEXTS)) and not found.flags.writeable
+    assert encoders.stored(LetterEncoder(salt=1), TEXTS, folder=tmp_path, stem="corpus") is None
+    assert encoders.stored(LetterEncoder(), TEXTS[1:], folder=tmp_path, stem="corpus") is None
+    assert encoders.stored(LetterEncoder(), TEXTS, prompt="p", folder=tmp_path, stem="corpus") is None
+    assert encoders.stored(LetterEncoder(), TEXTS, folder=tmp_path / "none", stem="corpus") is None
+    assert before == {p: p.read_bytes() for p in tmp_path.iterdir()}
+    note = tmp_path / "corpus.json"
+    note.write_text(json.dumps(json.loads(note.read_text()) | {"done": 49}))
+    assert encoders.stored(LetterEncoder(), TEXTS, folder=tmp_path, stem="corpus") is None
+
+
+class Lookup:
+    """One vector per text number, held as an array, a tensor or a module, and no fingerprint of its own."""
+
+    def __init__(self, kind):
+        table = np.arange(1, 101, dtype=np.float32).reshape(50, 2)
+        self.table = {"array": lambda: table, "tensor": lambda: torch.from_numpy(table), "module": self.module}[kind]()
+
+    @staticmethod
+    def module():
+        return torch.nn.Embedding(50, 2, _weight=torch.arange(1.0, 101.0).reshape(50, 2))
+
+    @property
+    def weights(self):
+        return self.table.weight.data if isinstance(self.table, torch.nn.Module) else self.table
+
+    def encode(self, texts):
+        return np.array([np.asarray(self.weights[int(t.split()[-1])]) for t in texts])
+
+
+@pytest.mark.parametrize("kind", ["array", "tensor", "module"])
+def test_weights_that_the_probe_does_not_see(tmp_path, kind):
+    """A change in place that shows in one text only, and not among the probe's, means encoding again."""
+    encoder = Lookup(kind)
+    old = np.array(encoders.encode(encoder, TEXTS, folder=tmp_path, stem="corpus"))
+    encoder.weights[49] += 1.0  # the probe takes every third text, from the first
+    new = encoders.encode(encoder, TEXTS, folder=tmp_path, stem="corpus")
+    assert np.array_equal(new, encoder.encode(TEXTS)) and np.flatnonzero((new != old).any(1)).tolist() == [49]
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """The folder of a tiny sentence-transformers model."""
+    pytest.importorskip("sentence_transformers")
+    return tiny.save(tmp_path_factory.mktemp("tiny"))
+
+
+def bump_a_weight(model):
+    with torch.no_grad():
+        model[0].model.encoder.layer[1].output.dense.weight[3, 4].add_(0.5)
+
+
+def bump_a_buffer(model):
+    places = model[0].model.embeddings.position_ids
+    places.copy_(places.flip(1))  # in no state_dict, and read in every forward pass
+
+
+def shorten(model):
+    model.max_seq_length = 4
+
+
+def truncate_dimensions(model):
+    model.truncate_dim = 16
+
+
+def pool_the_first(model):
+    from sentence_transformers.sentence_transformer import modules
+
+    model[1] = modules.Pooling(32, pooling_mode="cls")
+
+
+def append_a_module(model):
+    from sentence_transformers.sentence_transformer import modules
+
+    model.add_module("2", modules.Normalize())
+
+
+def soften_the_norms(model):
+    model[0].model.embeddings.LayerNorm.eps = 0.5
+
+
+def swap_two_words(model):
+    tokenizer = model.tokenizer
+    state = json.loads(tokenizer.backend_tokenizer.to_str())
+    words = state["model"]["vocab"]
+    words["and"], words["the"] = words["the"], words["and"]
+    tokenizer._tokenizer = type(tokenizer._tokenizer).from_str(json.dumps(state))
+
+
+def halve_the_precision(model):
+    model.bfloat16()
+
+
+CHANGES = (
+    bump_a_weight, bump_a_buffer, shorten, truncate_dimensions, pool_the_first, append_a_module, soften_the_norms,
+    swap_two_words, halve_the_precision,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("change", CHANGES, ids=lambda c: c.__name__)
+def test_a_model_that_changes_in_memory_is_encoded_again(saved, tmp_path, change):
+    """Whatever changes in a live model, the next vectors are those of a fresh encode and not the ones on disk."""
+    texts = ["and the word of the lord came and went", "the sea and the land", "and he said to them", "the boat"]
+    encoder = encoders.load(str(saved))
+    old = np.array(encoders.encode(encoder, texts, folder=tmp_path, stem="corpus"))
+    change(encoder.model)
+    new = encoders.encode(encoder, texts, folder=tmp_path, stem="corpus")
+    assert np.array_equal(new, encoder.encode(texts))
+    assert new.shape != old.shape or np.abs(new - old).max() > 1e-5  # the change was worth noticing
+
+
+def test_what_is_no_change(saved, tmp_path):
+    """Use, training mode, another folder or another name change no vector, so they change no fingerprint."""
+    encoder = encoders.load(str(saved))
+    first = encoder.fingerprint()
+    encoder.encode(["a text", "and a longer text of the same"])
+    encoder.model.train()
+    encoder.model.tokenizer(["a"], truncation=True, max_length=3)
+    assert encoder.fingerprint() == first
+    encoder.model.save_pretrained(str(tmp_path / "elsewhere"), create_model_card=False)
+    assert encoders.load(str(tmp_path / "elsewhere")).fingerprint() == first
 
 
 @pytest.mark.parametrize(

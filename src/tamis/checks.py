@@ -6,6 +6,8 @@ A message says four things: the argument, what it must be, what came, and the cu
 from __future__ import annotations
 
 import importlib
+import os
+import reprlib
 from collections.abc import Collection
 from types import ModuleType
 from typing import Any
@@ -27,6 +29,9 @@ _PACKAGES = {
     "cwe2": ("cwe2", "demo"),
 }
 
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = 60
+
 
 def require(condition: bool, message: str) -> None:
     """Raise ``ValueError(message)`` unless ``condition`` holds.
@@ -40,6 +45,22 @@ def require(condition: bool, message: str) -> None:
     """
     if not condition:
         raise ValueError(message)
+
+
+def shown(value: object) -> str:
+    """A value as messages show it: on one line, cut where it is long or deep."""
+    return " ".join(_SHORT.repr(value).splitlines())
+
+
+def one_line(error: BaseException) -> str:
+    """What an exception says, on one line; its name when it says nothing."""
+    said = str(error)
+    if isinstance(error, OSError) and error.errno:
+        said = os.strerror(error.errno) + (f": {error.filename}" if error.filename else "")
+    elif isinstance(error, KeyError):
+        said = f"{said} is missing"
+    plain = "".join(c if c.isprintable() else " " for c in said[:1000])
+    return " ".join(plain.split())[:300].rstrip(".") or type(error).__name__
 
 
 def positive(name: str, value: float) -> None:

@@ -7,8 +7,7 @@ it is said in one line that names the file and the line.
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,17 +15,22 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from tamis.checks import require
+from tamis.checks import require, shown
 from tamis.files import (
+    as_id,
+    as_text,
     choose_split,
-    lines,
+    parsing,
     read_csv,
     read_jsonl,
     read_parquet,
     read_saved_dataset,
     read_table,
+    rows_of,
     write_jsonl,
 )
+from tamis.judgements import grades_of, in_row_order, read_qrels
+from tamis.labels import GROUP_COLUMNS, SPLIT_COLUMNS, Labels, by_text, in_order, label_of, some
 from tamis.results import Table
 
 Array = np.ndarray[Any, Any]
@@ -84,7 +88,7 @@ def read(path: str | Path, *, split: str | None = None) -> RetrievalData:
         if (path / "corpus.jsonl").exists() or (path / "queries.jsonl").exists():
             return read_beir(path, split=split)
         if (path / "dataset_dict.json").exists() or (path / "state.json").exists():
-            return from_pairs(*_columns_of(read_saved_dataset(path, split), str(path)), name=path.name)
+            return _from_table(read_saved_dataset(path, split), path)
         raise ValueError(
             f"{path} is neither a BEIR folder (corpus.jsonl, queries.jsonl, qrels/*.tsv) nor a saved dataset "
             "(dataset_info.json); a file of pairs is given by its own name."
@@ -97,7 +101,7 @@ def read(path: str | Path, *, split: str | None = None) -> RetrievalData:
     if suffix in (".csv", ".tsv"):
         return _from_rows(list(read_csv(path, "\t" if suffix == ".tsv" else ",")), path)
     if suffix in (".parquet", ".pq"):
-        return from_pairs(*_columns_of(read_parquet(path), str(path)), name=path.stem)
+        return _from_table(read_parquet(path), path)
     raise ValueError(
         f"{path} must end in .jsonl, .csv, .tsv or .parquet, or be a folder: got {suffix or 'no suffix'!r}."
     )
@@ -123,32 +127,12 @@ def read_beir(folder: Path, *, split: str | None = None) -> RetrievalData:
     corpus = read_table(folder / "corpus.jsonl")
     queries = read_table(folder / "queries.jsonl")
     path = folder / "qrels" / f"{choose_split([p.stem for p in (folder / 'qrels').glob('*.tsv')], split, folder)}.tsv"
-    passage_row = {name: i for i, name in enumerate(corpus.ids)}
-    query_row = {name: i for i, name in enumerate(queries.ids)}
-    judged: dict[int, dict[int, float]] = {}
-    for number, fields in enumerate(csv.reader(lines(path), delimiter="\t", quoting=csv.QUOTE_NONE), 1):
-        if not fields or (number == 1 and fields[-1].strip().lower() in ("score", "relevance", "grade")):
-            continue
-        if len(fields) == 4:  # the four columns of TREC: query, 0, passage, grade
-            fields = [fields[0], fields[2], fields[3]]
-        if len(fields) != 3:
-            raise ValueError(f"{path}, line {number}: expected query-id, corpus-id, score: got {len(fields)} fields.")
-        query, passage, grade = fields
-        if query not in query_row:
-            raise ValueError(f"{path}, line {number}: query-id {query!r} is not in queries.jsonl.")
-        if passage not in passage_row:
-            raise ValueError(f"{path}, line {number}: corpus-id {passage!r} is not in corpus.jsonl.")
-        try:
-            value = float(grade)
-        except ValueError:
-            raise ValueError(f"{path}, line {number}: score must be a number: got {grade!r}.") from None
-        if value > 0:
-            judged.setdefault(query_row[query], {})[passage_row[passage]] = value
-    require(bool(judged), f"{path} names no positive: every score is 0 or the file is empty.")
+    judged = read_qrels(path, queries.ids, corpus.ids)
     kept = sorted(judged)
-    positives, grades = zip(*(_sorted_judgements(judged[i]) for i in kept), strict=True)
-    table = Table([queries.ids[i] for i in kept], [queries.texts[i] for i in kept])
-    return RetrievalData(table, corpus, list(positives), list(grades), folder.resolve().name)
+    positives, grades = zip(*(in_row_order(judged[i]) for i in kept), strict=True)
+    labels = [None if c is None else some([c[i] for i in kept]) for c in (queries.groups, queries.splits)]
+    table = Table([queries.ids[i] for i in kept], [queries.texts[i] for i in kept], *labels)
+    return RetrievalData(table, corpus, list(positives), list(grades), as_text(folder.resolve().name))
 
 
 def from_python(
@@ -156,6 +140,10 @@ def from_python(
     corpus: Sequence[str] | Mapping[Any, str] | None,
     positives: Sequence[Any] | Mapping[Any, Any],
     *,
+    query_groups: Labels | None = None,
+    corpus_groups: Labels | None = None,
+    query_splits: Labels | None = None,
+    corpus_splits: Labels | None = None,
     name: str = "data",
 ) -> RetrievalData:
     """Lists and dicts as a retrieval data set.
@@ -165,6 +153,10 @@ def from_python(
         corpus: texts, or id -> text; None makes the corpus of the positives' texts.
         positives: per query (in order, or by query id) one positive or several. With a dict corpus they are ids; with a
             list they are row numbers or texts of the corpus; without a corpus they are texts. id -> grade works too.
+        query_groups: per query the document (or the like) that it was made from, in order or by id; None for unknown.
+        corpus_groups: per passage likewise; without a corpus, by text.
+        query_splits: per query the split it belongs to, in order or by id; None for none.
+        corpus_splits: per passage likewise; without a corpus, by text.
         name: what reports call it.
 
     Returns:
@@ -190,32 +182,46 @@ def from_python(
             f"positives must have one entry per query: {len(query_ids)} queries, {len(positives)} positives.",
         )
         given = list(positives)
-    entries = [_as_grades(entry, query_ids[i]) for i, entry in enumerate(given)]
+    entries = [grades_of(entry, query_ids[i]) for i, entry in enumerate(given)]
     if corpus is None:
         texts = list(dict.fromkeys(text for entry in entries for text in entry))
         bad = next((t for t in texts if not isinstance(t, str)), None)
-        require(bad is None, f"without a corpus, positives must be texts: got {bad!r}.")
-        corpus_ids, corpus_texts = [str(i) for i in range(len(texts))], texts
+        require(bad is None, f"without a corpus, positives must be texts: got {shown(bad)}.")
+        corpus_ids, corpus_texts = _ids_and_texts(texts, "positives")
         rows: dict[Any, int] = {text: i for i, text in enumerate(texts)}
     else:
         corpus_ids, corpus_texts = _ids_and_texts(corpus, "corpus")
         if isinstance(corpus, Mapping):
             rows = {key: i for i, key in enumerate(corpus)} | {name: i for i, name in enumerate(corpus_ids)}
         else:
-            rows = {text: i for i, text in reversed(list(enumerate(corpus_texts)))} | {i: i for i in range(len(corpus))}
+            rows = {text: i for i, text in reversed(list(enumerate(corpus)))} | {i: i for i in range(len(corpus))}
     found, grades = [], []
     for query, entry in zip(query_ids, entries, strict=True):
         unknown = next((p for p in entry if p not in rows), None)
         if unknown is not None:
-            raise ValueError(f"query {query!r}: positive {unknown!r:.60} is not in the corpus.")
-        row, grade = _sorted_judgements({rows[p]: g for p, g in entry.items()})
+            raise ValueError(f"query {query!r}: positive {shown(unknown)} is not in the corpus.")
+        row, grade = in_row_order({rows[p]: g for p, g in entry.items()})
         found.append(row)
         grades.append(grade)
-    return RetrievalData(Table(query_ids, query_texts), Table(corpus_ids, corpus_texts), found, grades, name)
+    keys = list(queries) if isinstance(queries, Mapping) else query_ids
+    named = list(corpus) if isinstance(corpus, Mapping) else texts if corpus is None else corpus_ids
+    return RetrievalData(
+        Table(query_ids, query_texts, *in_order("query", keys, query_groups, query_splits)),
+        Table(corpus_ids, corpus_texts, *in_order("corpus", named, corpus_groups, corpus_splits)),
+        found,
+        grades,
+        as_text(name),
+    )
 
 
 def from_pairs(
-    queries: Sequence[str], positives: Sequence[Any], negatives: Sequence[Any] | None, *, name: str = "data"
+    queries: Sequence[str],
+    positives: Sequence[Any],
+    negatives: Sequence[Any] | None,
+    groups: Sequence[Any] | None = None,
+    splits: Sequence[Any] | None = None,
+    *,
+    name: str = "data",
 ) -> RetrievalData:
     """Rows of (query, positive) become queries with all their positives: equal query texts are one query.
 
@@ -223,21 +229,32 @@ def from_pairs(
         queries: one text per row.
         positives: one text, or a list of texts, per row.
         negatives: texts that join the corpus, one or a list per row, or None.
+        groups: the document that a row's query and positives come from, see ``tamis.labels.by_text``.
+        splits: the split of all the texts of a row, likewise.
         name: what reports call it.
 
     Returns:
         the data; the corpus is every positive and negative text, once each.
     """
     merged: dict[str, dict[str, float]] = {}
+    rows = []
     for number, (query, answers) in enumerate(zip(queries, positives, strict=True), 1):
         texts = [answers] if isinstance(answers, str) else answers
         if not isinstance(query, str) or not texts or not all(isinstance(text, str) for text in texts):
-            raise ValueError(f"row {number}: query and positives must be texts: got {query!r:.60} and {answers!r:.60}.")
+            raise ValueError(f"row {number}: query and positives must be texts: got {shown((query, answers))}.")
         merged.setdefault(query, {}).update(dict.fromkeys(texts, 1.0))
+        rows.append((query, texts, [] if negatives is None else _as_texts(negatives[number - 1])))
     pool = dict.fromkeys(text for texts in merged.values() for text in texts)
-    for entry in negatives if negatives is not None else ():
-        pool.update(dict.fromkeys(_as_texts(entry)))
-    return from_python(list(merged), list(pool), [list(t) for t in merged.values()], name=name)
+    pool.update(dict.fromkeys(text for _, _, others in rows for text in others))
+    labels = by_text(rows, groups, splits)
+    return from_python(
+        list(merged), list(pool), [list(t) for t in merged.values()],
+        query_groups=[labels["query_groups"].get(t) for t in merged],
+        corpus_groups=[labels["corpus_groups"].get(t) for t in pool],
+        query_splits=[labels["query_splits"].get(t) for t in merged],
+        corpus_splits=[labels["corpus_splits"].get(t) for t in pool],
+        name=name,
+    )  # fmt: skip
 
 
 def write_beir(data: RetrievalData, folder: Path, *, split: str = "train") -> None:
@@ -250,13 +267,9 @@ def write_beir(data: RetrievalData, folder: Path, *, split: str = "train") -> No
     """
     (folder / "qrels").mkdir(parents=True, exist_ok=True)
     known = read_table(folder / "queries.jsonl") if (folder / "queries.jsonl").exists() else Table([], [])
-    queries = dict(zip(known.ids, known.texts, strict=True))
-    queries.update(zip(data.queries.ids, data.queries.texts, strict=True))
-    write_jsonl(folder / "queries.jsonl", ({"_id": i, "text": t} for i, t in queries.items()))
-    write_jsonl(
-        folder / "corpus.jsonl",
-        ({"_id": i, "title": "", "text": t} for i, t in zip(data.corpus.ids, data.corpus.texts, strict=True)),
-    )
+    queries = {row["_id"]: row for table in (known, data.queries) for row in rows_of(table)}
+    write_jsonl(folder / "queries.jsonl", queries.values())
+    write_jsonl(folder / "corpus.jsonl", ({"_id": row["_id"], "title": "", **row} for row in rows_of(data.corpus)))
     with (folder / "qrels" / f"{split}.tsv").open("w", encoding="utf-8") as out:
         out.write("query-id\tcorpus-id\tscore\n")
         for query, rows, grades in zip(data.queries.ids, data.positives, data.grades, strict=True):
@@ -269,21 +282,34 @@ def splits_of(path: str | Path) -> list[str]:
     return sorted(found, key=lambda s: (SPLITS.index(s) if s in SPLITS else len(SPLITS), s))
 
 
-def _from_rows(rows: list[tuple[int, dict[str, Any]]], path: Path) -> RetrievalData:
-    """Rows of a text file, with their line numbers, as data."""
-    require(bool(rows), f"{path} is empty: it must hold a query and a positive per row.")
-    names = list(rows[0][1])
+def _from_table(table: pa.Table, path: Path) -> RetrievalData:
+    """The columns of an Arrow table that are known, as data."""
+    names = table.column_names
     query, positive, negatives = _column_names(names, str(path))
+    wanted = dict.fromkeys((query, positive, *negatives, *GROUP_COLUMNS, *SPLIT_COLUMNS, "metadata"))
+    with parsing(path, "table"):
+        rows = table.select([c for c in wanted if c in names]).to_pylist()
+    return _from_rows(list(enumerate(rows, 1)), path, unit="row")
+
+
+def _from_rows(rows: list[tuple[int, dict[str, Any]]], path: Path, *, unit: str = "line") -> RetrievalData:
+    """Rows of a file, with their numbers, as data."""
+    require(bool(rows), f"{path} is empty: it must hold a query and a positive per row.")
+    query, positive, negatives = _column_names(list(rows[0][1]), str(path))
+    wants = {query: "a text, not empty", positive: "a text or a list of texts, not empty"}
+    wants |= dict.fromkeys(negatives, "a text, a list of texts, or nothing")
     for number, row in rows:
-        for column, listed in ((query, False), (positive, True)):
+        for column, want in wants.items():
             value = row.get(column)
-            if not (isinstance(value, str) and value.strip()) and not (
-                listed and isinstance(value, list) and value and all(isinstance(v, str) and v.strip() for v in value)
-            ):
-                want = "a text or a list of texts" if listed else "a text"
-                raise ValueError(f"{path}, line {number}: {column!r} must be {want}, not empty: got {value!r:.60}.")
+            cells = value if isinstance(value, list) and column != query else [value]
+            good = (isinstance(v, str) and v.strip() for v in cells)
+            free = column in negatives and all(v is None or isinstance(v, str) for v in cells)
+            if not (free or (cells and all(good))):
+                raise ValueError(f"{path}, {unit} {number}: {column!r} must be {want}: got {shown(value)}.")
     others = [[t for c in negatives for t in _as_texts(row.get(c))] for _, row in rows] if negatives else None
-    return from_pairs([r[query] for _, r in rows], [r[positive] for _, r in rows], others, name=path.stem)
+    groups, splits = (some([label_of(row, labels) for _, row in rows]) for labels in _label_columns(query, positive))
+    name = path.name if path.is_dir() else path.stem
+    return from_pairs([r[query] for _, r in rows], [r[positive] for _, r in rows], others, groups, splits, name=name)
 
 
 def _as_texts(value: object) -> list[str]:
@@ -292,13 +318,9 @@ def _as_texts(value: object) -> list[str]:
     return [text for text in cells if isinstance(text, str) and text.strip()]
 
 
-def _columns_of(table: pa.Table, where: str) -> tuple[list[Any], list[Any], list[Any] | None]:
-    query, positive, negatives = _column_names(table.column_names, where)
-    others = None
-    if negatives:
-        columns = [table[c].to_pylist() for c in negatives]
-        others = [[t for v in row for t in _as_texts(v)] for row in zip(*columns, strict=True)]
-    return table[query].to_pylist(), table[positive].to_pylist(), others
+def _label_columns(query: str, positive: str) -> tuple[list[str], list[str]]:
+    """The columns that may hold the group and the split of a row: those that are not its texts."""
+    return [c for c in GROUP_COLUMNS if c not in (query, positive)], list(SPLIT_COLUMNS)
 
 
 def _column_names(names: Sequence[str], where: str) -> tuple[str, str, list[str]]:
@@ -308,36 +330,20 @@ def _column_names(names: Sequence[str], where: str) -> tuple[str, str, list[str]
         lacking = "a query column (" + ", ".join(QUERY_COLUMNS) + ")"
         if query is not None:
             lacking = "a column of positives (" + ", ".join(POSITIVE_COLUMNS) + ")"
-        raise ValueError(f"{where} has no {lacking[2:]}: its columns are {', '.join(map(str, names))}.")
+        raise ValueError(f"{where} has no {lacking[2:]}: its columns are {shown(list(names))}.")
+    twice = next((c for c in (query, positive) if list(names).count(c) > 1), None)
+    require(twice is None, f"{where} has the column {twice!r} several times.")
     return query, positive, [c for c in names if c in NEGATIVE_COLUMNS or c.startswith("negative_")]
 
 
 def _ids_and_texts(given: Sequence[str] | Mapping[Any, str], name: str) -> tuple[list[str], list[str]]:
     if isinstance(given, str):
         raise TypeError(f"{name} must be a list or a dict of texts: got a single string; wrap it in a list.")
-    ids = [str(k) for k in given] if isinstance(given, Mapping) else [str(i) for i in range(len(given))]
+    ids = [as_id(k, name) for k in given] if isinstance(given, Mapping) else [str(i) for i in range(len(given))]
     texts = list(given.values()) if isinstance(given, Mapping) else list(given)
     require(bool(texts), f"{name} must hold at least one text: got none.")
     for key, text in zip(ids, texts, strict=True):
         if not isinstance(text, str) or not text.strip():
-            raise ValueError(f"{name} must be texts, none empty: {key!r} holds {text!r:.60}.")
+            raise ValueError(f"{name} must be texts, none empty: {shown(key)} holds {shown(text)}.")
     require(len(set(ids)) == len(ids), f"{name} must have distinct ids: some are equal as strings.")
-    return ids, texts
-
-
-def _as_grades(entry: Any, query: str) -> dict[Any, float]:
-    if isinstance(entry, Mapping):
-        graded = {k: float(v) for k, v in entry.items() if v > 0}
-    elif isinstance(entry, (str, int, np.integer)):
-        graded = {entry: 1.0}
-    elif isinstance(entry, Iterable):
-        graded = dict.fromkeys((int(p) if isinstance(p, np.integer) else p for p in entry), 1.0)
-    else:
-        raise TypeError(f"query {query!r}: positives must be ids or texts: got {type(entry).__name__}.")
-    require(bool(graded), f"every query needs a positive: query {query!r} has none.")
-    return graded
-
-
-def _sorted_judgements(judged: Mapping[int, float]) -> tuple[Array, Array]:
-    rows = sorted(judged)
-    return np.array(rows, np.int64), np.array([judged[r] for r in rows], np.float64)
+    return ids, [as_text(text) for text in texts]

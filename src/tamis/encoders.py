@@ -2,14 +2,15 @@
 
 A model may be handed over as an object, named, or left out; this is the one place where a name becomes a model. Vectors
 are kept in a folder under a key that holds a fingerprint of the encoder, the prompt and every text, so that changed
-weights or texts are noticed. Encoding goes in shards of fixed bounds: a run that is stopped goes on where it was, and
-ends with the same bytes.
+weights or texts are noticed, in a model that is being trained too. Encoding goes in shards of fixed bounds: a run that
+is stopped goes on where it was, and ends with the same bytes.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -17,7 +18,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 import torch
 
-from tamis import checks
+from tamis import checks, files
 
 Array = np.ndarray[Any, Any]
 SHARD = 2048
@@ -78,8 +79,13 @@ def default_model() -> str:
 def load(name: str) -> Encoder:
     """Load a model by name or folder: model2vec when its files say so, else sentence-transformers."""
     config = Path(name) / "config.json"
-    if config.exists() and json.loads(config.read_text(encoding="utf-8")).get("model_type") == "model2vec":
-        loaded: Encoder = checks.package("model2vec").StaticModel.from_pretrained(name)
+    with files.parsing(name, "model"):
+        settings = json.loads(config.read_bytes()) if config.exists() else {}
+        static = settings.get("model_type") == "model2vec"
+    if static:
+        library = checks.package("model2vec")
+        with files.parsing(name, "model"):
+            loaded: Encoder = library.StaticModel.from_pretrained(name)
         return loaded
     if name.endswith((".npy", ".parquet")):
         raise ValueError(f"{name} holds embeddings, not a model: give it as --query-embeddings or --corpus-embeddings.")
@@ -105,10 +111,12 @@ def prompts_of(encoder: Encoder) -> dict[str, str]:
 
 
 def fingerprint(encoder: Encoder, texts: Sequence[str]) -> str:
-    """A digest that changes when the encoder's output would: of its weights if it tells, else of a probe of vectors.
+    """A digest that changes when the encoder's output would: of its weights where they can be seen, and of a probe.
 
     Args:
-        encoder: the encoder; one with ``fingerprint()`` is asked for a digest of weights and truncation.
+        encoder: the encoder; one with ``fingerprint()`` is asked. Of others the tensors, arrays, tokenizers and torch
+            modules that they hold as attributes are digested, and a probe of vectors. A change that shows in neither
+            cannot be noticed: an encoder that keeps its weights elsewhere should have a ``fingerprint()``.
         texts: the texts at hand, of which up to 16, spread evenly, are the probe.
 
     Returns:
@@ -117,22 +125,85 @@ def fingerprint(encoder: Encoder, texts: Sequence[str]) -> str:
     own = getattr(encoder, "fingerprint", None)
     if callable(own):
         return str(own())
+    digest = hashlib.sha256(type(encoder).__name__.encode())
+    if isinstance(encoder, torch.nn.Module):
+        digest.update(module_digest(encoder).encode())
+    for name, part in sorted(getattr(encoder, "__dict__", {}).items()):
+        found = _digest_of(part)
+        if found:
+            digest.update(f"{name}:{found}".encode())
     step = max(1, len(texts) // 16)
     probe = as_matrix(encoder.encode(list(texts[::step][:16])), "the encoder's output")
-    return hashlib.sha256(type(encoder).__name__.encode() + np.round(probe, 4).tobytes()).hexdigest()
+    digest.update(np.round(probe, 4).tobytes())
+    return digest.hexdigest()
+
+
+def module_digest(module: torch.nn.Module) -> str:
+    """A digest of a torch module as it is in memory: structure, settings, parameters and buffers, saved or not.
+
+    Where the module was loaded from does not count, nor whether it is in training mode.
+
+    Args:
+        module: the module.
+
+    Returns:
+        a hexadecimal digest.
+
+    Example:
+        >>> layer = torch.nn.LayerNorm(2)
+        >>> before = module_digest(layer)
+        >>> layer.eps = 0.1
+        >>> module_digest(layer) == before
+        False
+    """
+    digest = hashlib.sha256(repr(module).encode("utf-8", "surrogatepass"))
+    for name, part in module.named_modules():
+        # repr leaves out what a module's author did not think of; names are left out here, for they may hold a path.
+        plain = {k: v for k, v in vars(part).items() if k[0] != "_" and isinstance(v, (bool, int, float, type(None)))}
+        plain.pop("training", None)
+        digest.update(f"{name}:{sorted(plain.items())}".encode())
+    for name, value in sorted({**dict(module.named_buffers()), **module.state_dict()}.items()):
+        digest.update(f"{name}:{_digest_of(value) or repr(value)}".encode())
+    return digest.hexdigest()
+
+
+def tokenizer_digest(tokenizer: Any) -> str:
+    """A digest of a tokenizer: vocabulary, normalisation and sides; not of the truncation that its last call set.
+
+    Args:
+        tokenizer: of transformers, or of tokenizers.
+
+    Returns:
+        a hexadecimal digest.
+    """
+    backend = getattr(tokenizer, "backend_tokenizer", tokenizer)
+    state: Any = None
+    if hasattr(backend, "to_str"):
+        state = json.loads(backend.to_str())
+        # Every call sets these two; the model's own length is part of its settings.
+        state.pop("truncation", None)
+        state.pop("padding", None)
+    elif hasattr(tokenizer, "get_vocab"):
+        state = sorted(tokenizer.get_vocab().items())
+    sides = [getattr(tokenizer, name, None) for name in ("truncation_side", "padding_side")]
+    return hashlib.sha256(json.dumps([type(tokenizer).__name__, state, sides], sort_keys=True).encode()).hexdigest()
 
 
 def as_matrix(vectors: Any, name: str) -> Array:
     """What an encoder or a user gave as a float32 (n, d) NumPy array; a memory map of floats stays one."""
     if isinstance(vectors, torch.Tensor):
-        vectors = vectors.detach().float().cpu().numpy()
-    if isinstance(vectors, np.memmap) and vectors.dtype in (np.float32, np.float16):
-        array: Array = vectors
-    else:
-        try:
-            array = np.asarray(vectors, dtype=np.float32)
-        except (TypeError, ValueError):
-            raise ValueError(f"{name} must be a float matrix (n, d): got {type(vectors).__name__}.") from None
+        vectors = vectors.detach().cpu()
+        vectors = (vectors.float() if vectors.is_floating_point() else vectors).numpy()
+    try:
+        array: Array = vectors if isinstance(vectors, np.memmap) else np.asarray(vectors)
+    except (TypeError, ValueError):
+        raise ValueError(f"{name} must be a float matrix (n, d): got {type(vectors).__name__}.") from None
+    checks.require(
+        array.dtype.kind == "f", f"{name} must be a float matrix (n, d): got {array.dtype}; say astype('float32')."
+    )
+    if not isinstance(array, np.memmap) or array.dtype not in (np.float32, np.float16):
+        with np.errstate(over="ignore"):  # what overflows is infinite, and is told as such
+            array = array.astype(np.float32, copy=False)
     checks.matrix(name, array)
     return array
 
@@ -210,43 +281,87 @@ def encode(
         if array is None:
             shape = (len(texts), vectors.shape[1])
             array = np.empty(shape, np.float32) if folder is None else _new_cache(folder, stem, shape)
-        array[start : start + len(block)] = vectors
-        if folder is not None:
-            array.flush()
-            _write_json(folder / f"{stem}.json", {"key": key, "done": start + len(block), "rows": len(texts)})
+        checks.matrix("the encoder's output", vectors, columns=array.shape[1])
+        if folder is None:
+            array[start : start + len(block)] = vectors
+        else:
+            _write_rows(folder / f"{stem}.npy", array, start, vectors)
+            state = {"key": key, "done": start + len(block), "rows": len(texts)}
+            files.write_text(folder / f"{stem}.json", json.dumps(state))
     checks.require(array is not None, f"there are no {stem} to encode.")
     vectors_of_all: Array = array
     return vectors_of_all
 
 
+def stored(encoder: Encoder, texts: Sequence[str], *, prompt: str = "", folder: Path, stem: str) -> Array | None:
+    """The vectors that ``encode`` would take from a folder without encoding anything; nothing there is touched.
+
+    Args:
+        encoder: the encoder.
+        texts: n texts.
+        prompt: put before every text.
+        folder: where ``<stem>.npy`` and ``<stem>.json`` may be.
+        stem: name of the two files.
+
+    Returns:
+        (n, d) float32, a memory map that cannot be written to; None when any of it would have to be encoded.
+    """
+    done, array = _read_cache(folder, stem, _cache_key(encoder, texts, prompt), len(texts))
+    return array if array is not None and done == len(texts) else None
+
+
+def _digest_of(value: Any) -> str:
+    """A digest of a tensor, array, module or tokenizer; empty for anything else."""
+    if isinstance(value, torch.nn.Module):
+        return module_digest(value)
+    if isinstance(value, torch.Tensor):
+        raw = value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()
+    elif isinstance(value, np.ndarray) and value.dtype != object:
+        raw = np.ascontiguousarray(value).reshape(-1).view(np.uint8)
+    else:
+        return tokenizer_digest(value) if hasattr(value, "to_str") or hasattr(value, "get_vocab") else ""
+    return f"{value.dtype} {tuple(value.shape)} {hashlib.sha256(raw.data).hexdigest()}"
+
+
 def _cache_key(encoder: Encoder, texts: Sequence[str], prompt: str) -> str:
-    digest = hashlib.sha256(fingerprint(encoder, texts).encode() + b"\0" + prompt.encode("utf-8", "surrogatepass"))
-    for text in texts:
+    digest = hashlib.sha256(fingerprint(encoder, texts).encode())
+    for text in (prompt, *texts):
         raw = text.encode("utf-8", "surrogatepass")
         digest.update(len(raw).to_bytes(8, "little") + raw)
     return digest.hexdigest()
 
 
 def _open_cache(folder: Path, stem: str, key: str, rows: int) -> tuple[int, Any]:
-    """How many rows are done under this key, and the array they stand in."""
-    note, file = folder / f"{stem}.json", folder / f"{stem}.npy"
+    """How many rows are done under this key, and the array they stand in, to go on with; what does not fit goes."""
+    done, array = _read_cache(folder, stem, key, rows)
+    if array is None:
+        (folder / f"{stem}.json").unlink(missing_ok=True)
+    return done, array
+
+
+def _read_cache(folder: Path, stem: str, key: str, rows: int) -> tuple[int, Any]:
     try:
-        state = json.loads(note.read_text(encoding="utf-8"))
-        array = np.load(file, mmap_mode="r+", allow_pickle=False)
-        if state["key"] == key and len(array) == rows:
+        state = json.loads((folder / f"{stem}.json").read_bytes())
+        array = np.lib.format.open_memmap(folder / f"{stem}.npy", mode="r")
+        if state["key"] == key and array.shape[:1] == (rows,) and array.ndim == 2 and array.dtype == np.float32:
             return int(state["done"]), array
-    except (OSError, ValueError, KeyError):
+    except Exception:  # whatever is wrong with the files, the vectors can be made again
         pass
-    note.unlink(missing_ok=True)
     return 0, None
 
 
 def _new_cache(folder: Path, stem: str, shape: tuple[int, int]) -> Any:
     folder.mkdir(parents=True, exist_ok=True)
-    return np.lib.format.open_memmap(folder / f"{stem}.npy", mode="w+", dtype=np.float32, shape=shape)
+    # A memory map of the old file may still be in use: it keeps the old vectors, and its pages stay valid.
+    (folder / f"{stem}.npy").unlink(missing_ok=True)
+    np.lib.format.open_memmap(folder / f"{stem}.npy", mode="w+", dtype=np.float32, shape=shape)
+    return np.lib.format.open_memmap(folder / f"{stem}.npy", mode="r")
 
 
-def _write_json(path: Path, content: object) -> None:
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(content), encoding="utf-8")
-    temporary.replace(path)
+def _write_rows(path: Path, array: Any, start: int, vectors: Array) -> None:
+    """Put rows into the file behind a memory map; through the map a full disk would be the end of the process."""
+    with path.open("r+b") as file:
+        file.seek(array.offset + start * array.strides[0])
+        file.write(np.ascontiguousarray(vectors, np.float32).data)
+        file.flush()
+        os.fsync(file.fileno())

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from tamis import checks
+from tamis.files import appearing
 from tamis.results import MinedNegatives
 
 COLUMN_FORMATS = ("triplet", "n-tuple", "labeled-pair", "labeled-list")
@@ -123,18 +124,17 @@ def write(mined: MinedNegatives, form: str, path: Path) -> int:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    temporary = path.with_name(path.name + ".tmp")
-    if form in COLUMN_FORMATS:
-        table = pa.table(columns(mined, form))
-        pq.write_table(table, temporary)
-        count = int(table.num_rows)
-    else:
-        count = 0
+    checks.require(not path.is_dir(), f"{path} is a folder: name a file for the export.")
+    count = 0
+    with appearing(path) as temporary:
+        if form in COLUMN_FORMATS:
+            table = pa.table(columns(mined, form))
+            pq.write_table(table, temporary)
+            return int(table.num_rows)
         with temporary.open("w", encoding="utf-8", errors="replace") as out:
             for line in lines(mined, form):
                 out.write(line)
                 count += 1
-    temporary.replace(path)
     return count
 
 

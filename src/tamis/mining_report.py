@@ -24,10 +24,12 @@ from tamis.report import (
     write,
 )
 from tamis.results import MinedNegatives, source_name
+from tamis.story import ceilings, tell
 
 Array = np.ndarray[Any, Any]
 BINS = 60
 SHOWN = 2  # kept and dropped passages per example
+TOLD = 20  # candidates per story
 
 
 def write_page(
@@ -72,7 +74,7 @@ def page_of(
     data, audit = summary["data"], summary["audit"]
     facts = [
         f"{data['queries']:,} queries, {data['passages']:,} passages, {data['positives']:,} known positives",
-        f"encoder: {summary['settings']['encoder'] or 'none, BM25 only'}",
+        _found_by(mined),
     ]
     return ReportPage(
         title=f"Negatives for {data['name']}",
@@ -84,7 +86,7 @@ def page_of(
         funnel=[(row["step"], row["count"]) for row in summary["funnel"]],
         histograms=_histograms(mined),
         marks=[("ceiling", audit["margin"]["value"])] if audit.get("margin", {}).get("kind") == "score ceiling" else (),
-        score="BM25 score" if summary["settings"]["candidates_from"] == "bm25" else "similarity",
+        score=summary.get("score", "BM25 score" if summary["settings"]["candidates_from"] == "bm25" else "similarity"),
         examples=_examples(mined, answers),
         training=_training(training),
         sections=[_skew(summary["skew"])],
@@ -94,6 +96,15 @@ def page_of(
             "Seconds": summary["seconds"],
         },
     )
+
+
+def _found_by(mined: MinedNegatives) -> str:
+    """Who found the candidates."""
+    settings = mined.summary["settings"]
+    words = settings["candidates_from"] == "both" or "bm25" in settings["candidates_from"]
+    parts = [f"encoder: {settings['encoder']}" if settings["encoder"] else "no encoder"]
+    parts += ["BM25"] if words else []
+    return ", ".join(parts + [f"run {name}" for name in settings.get("runs") or ()])
 
 
 def _tiles(mined: MinedNegatives, truth: Mapping[str, Mapping[str, Any]] | None) -> list[Tile]:
@@ -137,7 +148,7 @@ def _curve(audit: Mapping[str, Any]) -> SurvivalCurve | None:
         return None
     margin = audit["margin"]
     target = audit.get("target")
-    on_axis = margin["kind"] in ("relative", "score ceiling")
+    on_axis = margin["kind"] in ("relative", "score ceiling", "odds ceiling")
     return SurvivalCurve(
         margin=curve["margin"],
         verification=curve["verification"],
@@ -146,7 +157,9 @@ def _curve(audit: Mapping[str, Any]) -> SurvivalCurve | None:
         calibration=() if all(v is None for v in curve["calibration"]) else curve["calibration"],
         chosen=margin["value"] if on_axis else None,
         max_survival=target if target != 1 else None,
-        axis="score ceiling" if margin["kind"] == "score ceiling" else "relative margin",
+        axis={"score ceiling": "score ceiling", "odds ceiling": "log-odds ceiling"}.get(
+            margin["kind"], "relative margin"
+        ),
     )
 
 
@@ -180,19 +193,8 @@ def _examples(mined: MinedNegatives, answers: Sequence[Array] | None) -> list[Ex
     rest = order[half:]
     spread = np.unique(np.linspace(0, len(rest) - 1, half).astype(int)).tolist() if rest else []
     chosen = order[:half] + [rest[i] for i in spread]
-    ceilings = _ceilings(mined)
-    return [_example(mined, q, by_kept[q], by_dropped.get(q, []), answers, float(ceilings[q])) for q in chosen]
-
-
-def _ceilings(mined: MinedNegatives) -> Array:
-    """(q,) float, the score that a negative of each query had to stay below."""
-    from tamis.negatives.filters import margin_ceiling
-
-    rules = mined.summary["settings"]
-    ceiling = margin_ceiling(
-        mined.reference_scores, **{kind: rules[kind] for kind in ("absolute", "relative", "percentage")}
-    )
-    return ceiling if rules["score_ceiling"] is None else np.minimum(ceiling, rules["score_ceiling"])
+    bounds = ceilings(mined)
+    return [_example(mined, q, by_kept[q], by_dropped.get(q, []), answers, float(bounds[q])) for q in chosen]
 
 
 def _example(
@@ -215,8 +217,8 @@ def _example(
     def negative(i: int) -> Passage:
         row = int(mined.negatives["negative"][i])
         facts = {c: mined.negatives[c][i] for c in ("score", "rank", "source")}
-        return Passage(texts[row], float(facts["score"]), int(facts["rank"]), source_name(int(facts["source"])),
-                       name(row), tag=tag(row))  # fmt: skip
+        source = source_name(int(facts["source"]), mined.sources)
+        return Passage(texts[row], float(facts["score"]), int(facts["rank"]), source, name(row), tag=tag(row))
 
     def candidate(i: int) -> Passage:
         columns = mined.dropped
@@ -224,8 +226,9 @@ def _example(
         score = float(columns["rival_score"][i])
         rank = int(columns["rank"][i])
         return Passage(
-            texts[row], float(columns["score"][i]), rank if rank > 0 else None, source_name(int(columns["source"][i])),
-            name(row), rule=str(columns["rule"][i]), rival=texts[rival] if rival >= 0 else "",
+            texts[row], float(columns["score"][i]), rank if rank > 0 else None,
+            source_name(int(columns["source"][i]), mined.sources), name(row),
+            rule=str(columns["rule"][i]), rival=texts[rival] if rival >= 0 else "",
             rival_score=score if np.isfinite(score) else None, tag=tag(row),
         )  # fmt: skip
 
@@ -244,6 +247,7 @@ def _example(
         dropped=[candidate(i) for i in lowest[:SHOWN]],
         name=mined.queries.ids[query],
         ceiling=float(ceiling) if np.isfinite(ceiling) else None,
+        story=tell(mined, mined.queries.ids[query], limit=TOLD),
     )
 
 

@@ -12,6 +12,9 @@ import numpy as np
 Array = np.ndarray[Any, Any]
 
 _NOT_WORD = re.compile(r"[\W_]+")
+# The time to normalise a run of combining marks grows with the square of its length. Before an ASCII character, which
+# joins nothing that stands before it, a text may be cut.
+_PIECE = re.compile(r"(?s).{1,2000}(?=[\x00-\x7f])|.{1,2000}")
 
 
 def normalise(text: str) -> str:
@@ -29,7 +32,8 @@ def normalise(text: str) -> str:
         >>> normalise("  The Sieve;  fine-meshed!")
         'the sieve fine meshed'
     """
-    folded = unicodedata.normalize("NFKC", text).casefold()
+    pieces = _PIECE.findall(text) if len(text) > 2000 else [text]
+    folded = "".join(unicodedata.normalize("NFKC", piece) for piece in pieces).casefold()
     return _NOT_WORD.sub(" ", folded).strip() or " ".join(folded.split())
 
 

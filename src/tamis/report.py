@@ -14,10 +14,11 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from tamis import charts, checks, runs, sparks
+from tamis import charts, checks, files, sparks
 from tamis.charts import Histogram as Histogram
 from tamis.charts import SurvivalCurve as SurvivalCurve
 from tamis.markup import clipped, escape, number, table
+from tamis.story import Story, as_html
 
 EXAMPLES = 20
 _KEY: tuple[tuple[charts.Kind, str], ...] = (
@@ -81,6 +82,7 @@ class Example:
         dropped: dropped candidates, the nearest first.
         name: id of the query.
         ceiling: the score that a negative had to stay below.
+        story: what became of all its candidates.
     """
 
     query: str
@@ -89,6 +91,7 @@ class Example:
     dropped: Sequence[Passage] = ()
     name: str = ""
     ceiling: float | None = None
+    story: Story | None = None
 
 
 @dataclass(frozen=True)
@@ -247,7 +250,7 @@ def write(path: str | Path, html: str) -> None:
     path = Path(path)
     checks.require(path.parent.is_dir(), f"{path.parent} is not a folder: make it first, or name another place.")
     checks.require(not path.is_dir(), f"{path} is a folder: name a file for the report.")
-    runs.write_text(path, html)
+    files.write_text(path, html)
 
 
 def _audit(page: ReportPage) -> str:
@@ -359,7 +362,8 @@ def _example(index: int, example: Example, scale: charts.Scale) -> str:
     )
     return (
         f'<article class="example"><h3>Query {index}{name}</h3><div class="query">{clipped(example.query)}</div>'
-        f'{sparks.strip(points, scale, example.ceiling)}<div class="columns">{blocks}</div></article>\n'
+        f'{sparks.strip(points, scale, example.ceiling)}<div class="columns">{blocks}</div>'
+        f"{as_html(example.story) if example.story else ''}</article>\n"
     )
 
 

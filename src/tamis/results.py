@@ -9,24 +9,35 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from tamis.story import Story
 
 Array = np.ndarray[Any, Any]
 
 SOURCES = ("dense", "bm25")
-"""Where a candidate came from, as bits: a candidate found by both has the source 3."""
+"""Where a candidate came from, as bits: a candidate found by both has the source 3. Mining from several encoders or
+from run files has other names, which stand with its results."""
 
 
-def source_name(bits: int) -> str:
+def source_name(bits: int, names: Sequence[str] = SOURCES) -> str:
     """The names behind source bits.
 
+    Args:
+        bits: one per name, the first the lowest.
+        names: of the sources of a run.
+
+    Returns:
+        the names, joined by a plus sign.
+
     Example:
-        >>> source_name(3)
-        'dense+bm25'
+        >>> source_name(3), source_name(5, ["minilm", "bm25", "bge"])
+        ('dense+bm25', 'minilm+bge')
     """
-    return "+".join(name for i, name in enumerate(SOURCES) if bits >> i & 1)
+    return "+".join(name for i, name in enumerate(names) if bits >> i & 1)
 
 
 @dataclass(frozen=True)
@@ -37,13 +48,15 @@ class Candidates:
         indices: (q, k) int64, row of the corpus, ``-1`` where nothing is.
         scores: (q, k) float32, the similarity that the margins judge; ``-inf`` where nothing is.
         ranks: (q, k) int32, rank in the corpus, 1 for the best, 0 where nothing is. Known positives are not counted.
-        sources: (q, k) uint8, bits of ``SOURCES``.
+        sources: (q, k) uint8, bits over ``names``.
+        names: of the sources, the first has the lowest bit.
     """
 
     indices: Array
     scores: Array
     ranks: Array
     sources: Array
+    names: tuple[str, ...] = SOURCES
 
     @property
     def present(self) -> Array:
@@ -70,10 +83,19 @@ class Selection:
 
 @dataclass(frozen=True)
 class Table:
-    """Names beside rows: ids and texts of queries or passages."""
+    """Names beside rows: ids and texts of queries or passages, and what they belong to where that is known.
+
+    Args:
+        ids: n names.
+        texts: n texts.
+        groups: per row the document (or the like) that it comes from, None where unknown; None for no column.
+        splits: per row the split that it belongs to, None where it is free; None for no column.
+    """
 
     ids: Sequence[str]
     texts: Sequence[str]
+    groups: Sequence[str | None] | None = None
+    splits: Sequence[str | None] | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -92,7 +114,11 @@ class MinedNegatives:
         dropped: columns of one length: query, candidate, rank, score, source, rule (str), rival (int64 row of the
             corpus that it was compared with, -1 for none), rival_score (float32).
         reference_scores: (q,) float32, per query the score of the positive that the margin was measured from.
-        summary: settings, counts, audit, seconds: everything that is not a column.
+        summary: settings, counts, audit, names of the sources, seconds: everything that is not a column.
+        passed_over: candidates that the rules kept and nothing picked, columns of one length: query, candidate, rank
+            (int32), score (float32), source (uint8 bits); empty where they were not stored.
+        known: the known positives, columns of one length: query, positive, rank (int32, where it would stand among the
+            candidates if it were a stranger, 0 for nowhere), score (float32); empty where they were not stored.
     """
 
     queries: Table
@@ -102,9 +128,33 @@ class MinedNegatives:
     dropped: dict[str, Array]
     reference_scores: Array
     summary: dict[str, Any]
+    passed_over: dict[str, Array] = field(default_factory=dict)
+    known: dict[str, Array] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.negatives["query"])
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """The names that the source bits stand for."""
+        return tuple(self.summary.get("sources", SOURCES))
+
+    def explain(self, query_id: str, *, limit: int = 20) -> Story:
+        """The ranked story of one query: its positives, and what became of every candidate, and why.
+
+        Args:
+            query_id: id of the query.
+            limit: the first so many candidates are told one by one, and every negative; the others are counted.
+
+        Returns:
+            a story that prints as text.
+
+        Raises:
+            ValueError: when there is no such query; names the nearest.
+        """
+        from tamis.story import tell
+
+        return tell(self, query_id, limit=limit)
 
     def to_dataset(self, form: str = "triplet") -> Any:
         """The negatives as a ``datasets.Dataset`` ready for sentence-transformers.

@@ -1,17 +1,18 @@
 """Run folders: a lock, outputs that appear whole or not at all, and a manifest that tells what they were made from.
 
-The same command on the same inputs finds its own results and does nothing; a changed input, setting or weight file is
-noticed by its digest. A folder that something else made is never written into.
+New outputs are written beside the old ones and take their names together, so a disk that is full costs nothing that
+was there. The same command on the same inputs finds its own results and does nothing; a changed input, setting or
+weight file is noticed by its digest. A folder that something else made is never written into.
 """
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +21,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tamis import __version__
+from tamis.checks import one_line
 from tamis.data import RetrievalData
-from tamis.results import MinedNegatives, Table, source_name
+from tamis.files import appearing, as_text, parsing, read_parquet
+from tamis.results import SOURCES, MinedNegatives, Table, source_name
 
 Array = np.ndarray[Any, Any]
 MANIFEST = "manifest.json"
 LOCK = ".tamis-lock"
-OUTPUTS = ("negatives.parquet", "dropped.parquet", "queries.parquet", "corpus.parquet", "report.json")
+_CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
+ROWS = {"passed_over.parquet": "passed_over", "positives.parquet": "known"}  # by row numbers: these may be millions
+OUTPUTS = ("negatives.parquet", "dropped.parquet", *ROWS, "queries.parquet", "corpus.parquet", "report.json")
 
 
 @contextmanager
@@ -40,33 +45,45 @@ def locked(folder: Path) -> Iterator[Path]:
         the folder.
 
     Raises:
-        ValueError: when another run holds it, or when it was not made by Tamis.
+        ValueError: when another run holds it, when it was not made by Tamis, or when it cannot be written to: the disk
+            is full, for instance.
     """
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder} is a file: name a folder for the output.")
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / LOCK).exists():
-        raise ValueError(f"{folder} is not empty and was not made by tamis: name another output folder.")
     try:
+        if folder.is_dir() and any(folder.iterdir()) and not (folder / LOCK).exists():
+            raise ValueError(f"{folder} is not empty and was not made by tamis: name another output folder.")
         folder.mkdir(parents=True, exist_ok=True)
         handle = (folder / LOCK).open("a+")
     except OSError as error:
-        raise ValueError(f"{folder} cannot be written: {error.strerror}.") from None
+        raise ValueError(f"{folder} cannot be written: {one_line(error)}.") from None
     with handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             raise ValueError(f"{folder} is in use by another run: wait for it or name another output folder.") from None
-        yield folder
+        except OSError as error:
+            raise ValueError(f"{folder} cannot be locked: {one_line(error)}; name a folder on another disk.") from None
+        try:
+            yield folder
+        except OSError as error:
+            if error.errno not in _CANNOT_WRITE:
+                raise
+            why = f"{folder} cannot be written: {one_line(error)}"
+            raise ValueError(f"{why}; what is finished stays, and the same command goes on there.") from None
 
 
 def digest_data(data: RetrievalData) -> str:
-    """A digest of every id, text and judgement."""
+    """A digest of every id, text, label and judgement."""
     digest = hashlib.sha256()
     for table in (data.queries, data.corpus):
         for column in (table.ids, table.texts):
             for value in column:
                 raw = value.encode("utf-8", "surrogatepass")
                 digest.update(len(raw).to_bytes(8, "little") + raw)
+        for kind, labels in (("groups", table.groups), ("splits", table.splits)):
+            if labels is not None:
+                digest.update(json.dumps([kind, *labels]).encode())
     for array in data.qrels():
         digest.update(np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()
@@ -81,64 +98,63 @@ def run_key(data: RetrievalData, settings: Mapping[str, Any]) -> str:
 def is_current(folder: Path, key: str) -> bool:
     """Whether the folder holds whole outputs of exactly this run."""
     try:
-        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        return bool(manifest["key"] == key) and all(
-            file_digest(folder / name) == digest for name, digest in manifest["outputs"].items()
-        )
-    except (OSError, ValueError, KeyError):
+        manifest = json.loads((folder / MANIFEST).read_bytes())
+        made = {name: file_digest(folder / name) for name in OUTPUTS}
+        return bool(manifest["key"] == key and manifest["outputs"] == made)
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
         return False
 
 
 def save(mined: MinedNegatives, folder: Path, *, key: str) -> None:
-    """Write the outputs of a mining run, the manifest last.
+    """Write the outputs of a mining run: all at once, the manifest last.
 
     Args:
         mined: what came out.
         folder: the run folder.
         key: see ``run_key``.
     """
-    (folder / MANIFEST).unlink(missing_ok=True)
     queries, corpus = mined.queries, mined.corpus
     kept, gone = mined.negatives, mined.dropped
-    _write_table(
-        folder / "negatives.parquet",
-        {
+    tables: dict[str, dict[str, Any]] = {
+        "negatives.parquet": {
             "query_id": _take(queries.ids, kept["query"]),
             "negative_id": _take(corpus.ids, kept["negative"]),
             "rank": kept["rank"],
             "score": kept["score"],
             "positive_score": kept["positive_score"],
-            "source": _sources(kept["source"]),
+            "source": _sources(kept["source"], mined.sources),
             "weight": kept["weight"],
         },
-    )
-    _write_table(
-        folder / "dropped.parquet",
-        {
+        "dropped.parquet": {
             "query_id": _take(queries.ids, gone["query"]),
             "candidate_id": _take(corpus.ids, gone["candidate"]),
             "rank": gone["rank"],
             "score": gone["score"],
-            "source": _sources(gone["source"]),
+            "source": _sources(gone["source"], mined.sources),
             "rule": pa.array(gone["rule"].tolist(), pa.string()).dictionary_encode(),
             "rival_id": _take(corpus.ids, gone["rival"]),
             "rival_score": gone["rival_score"],
         },
-    )
-    positives = [_take(corpus.ids, rows) for rows in mined.positives]
-    _write_table(
-        folder / "queries.parquet",
-        {
+        "queries.parquet": {
             "id": list(queries.ids),
-            "text": _texts(queries.texts),
-            "positives": positives,
+            "text": [as_text(text) for text in queries.texts],
+            "positives": [_take(corpus.ids, rows) for rows in mined.positives],
             "positive_score": mined.reference_scores,
         },
-    )
-    _write_table(folder / "corpus.parquet", {"id": list(corpus.ids), "text": _texts(corpus.texts)})
-    write_text(folder / "report.json", json.dumps(mined.summary, indent=1) + "\n")
-    outputs = {name: file_digest(folder / name) for name in OUTPUTS}
-    write_text(folder / MANIFEST, json.dumps({"key": key, "version": __version__, "outputs": outputs}, indent=1) + "\n")
+        "corpus.parquet": {"id": list(corpus.ids), "text": [as_text(text) for text in corpus.texts]},
+        **{name: getattr(mined, table) for name, table in ROWS.items()},
+    }
+    with ExitStack() as stack:
+        # What enters first takes its name last.
+        manifest = stack.enter_context(appearing(folder / MANIFEST))
+        new = {name: stack.enter_context(appearing(folder / name)) for name in OUTPUTS}
+        for name, columns in tables.items():
+            pq.write_table(pa.table(columns), new[name], compression="zstd" if name in ROWS else "snappy")
+        new["report.json"].write_text(json.dumps(mined.summary, indent=1) + "\n", encoding="utf-8", errors="replace")
+        outputs = {name: file_digest(path) for name, path in new.items()}
+        content = {"key": key, "version": __version__, "outputs": outputs}
+        manifest.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        (folder / MANIFEST).unlink(missing_ok=True)
 
 
 def load(folder: Path) -> MinedNegatives:
@@ -155,12 +171,26 @@ def load(folder: Path) -> MinedNegatives:
     """
     if not (folder / MANIFEST).exists():
         raise ValueError(f"{folder} holds no finished mining run: run `tamis mine DATA -o {folder}` first.")
-    tables = {name: pq.read_table(folder / name) for name in OUTPUTS if name.endswith(".parquet")}
+    # A folder of an earlier version has no tables of rows.
+    there = [name for name in OUTPUTS if name.endswith(".parquet") and (name not in ROWS or (folder / name).exists())]
+    tables = {name: read_parquet(folder / name) for name in there}
+    with parsing(folder, "mining run"):
+        return _from_tables(tables, json.loads((folder / "report.json").read_bytes()))
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _from_tables(tables: Mapping[str, Any], summary: dict[str, Any]) -> MinedNegatives:
     queries = Table(tables["queries.parquet"]["id"].to_pylist(), tables["queries.parquet"]["text"].to_pylist())
     corpus = Table(tables["corpus.parquet"]["id"].to_pylist(), tables["corpus.parquet"]["text"].to_pylist())
     query_row = {name: i for i, name in enumerate(queries.ids)}
     passage_row: dict[str | None, int] = {name: i for i, name in enumerate(corpus.ids)} | {None: -1}
-    bits = {source_name(b): b for b in range(4)}
+    names = summary.get("sources", SOURCES)
+    bits = {source_name(b, names): b for b in range(2 ** len(names))}
 
     def rows(table: pa.Table, column: str, of: Mapping[Any, int]) -> Array:
         return np.array([of[v] for v in table[column].to_pylist()], np.int64)
@@ -194,44 +224,18 @@ def load(folder: Path) -> MinedNegatives:
             **{c: numbers(gone, c) for c in ("rank", "score", "rival_score")},
         },
         reference_scores=numbers(tables["queries.parquet"], "positive_score"),
-        summary=json.loads((folder / "report.json").read_text(encoding="utf-8")),
+        summary=summary,
+        **{
+            table: {column: numbers(tables[name], column) for column in tables[name].column_names}
+            for name, table in ROWS.items()
+            if name in tables
+        },
     )
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file that appears whole; what cannot be UTF-8 becomes a question mark."""
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text, encoding="utf-8", errors="replace")
-    _settle(temporary, path)
-
-
-def file_digest(path: Path) -> str:
-    """SHA-256 of a file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _write_table(path: Path, columns: Mapping[str, Any]) -> None:
-    temporary = path.with_name(path.name + ".tmp")
-    pq.write_table(pa.table(dict(columns)), temporary)
-    _settle(temporary, path)
-
-
-def _settle(temporary: Path, path: Path) -> None:
-    """Move a finished file into place, on the disk before the name changes."""
-    with temporary.open("rb") as file:
-        os.fsync(file.fileno())
-    temporary.replace(path)
 
 
 def _take(names: Sequence[str], rows: Array) -> list[str | None]:
     return [names[i] if i >= 0 else None for i in rows.tolist()]
 
 
-def _sources(bits: Array) -> Any:
-    return pa.array([source_name(b) for b in bits.tolist()], pa.string()).dictionary_encode()
-
-
-def _texts(texts: Sequence[str]) -> list[str]:
-    """Texts that Parquet can hold: a lone surrogate becomes a question mark."""
-    return [t.encode("utf-8", "replace").decode() for t in texts]
+def _sources(bits: Array, names: Sequence[str]) -> Any:
+    return pa.array([source_name(b, names) for b in bits.tolist()], pa.string()).dictionary_encode()

@@ -83,11 +83,14 @@ def test_candidates_that_are_dropped_do_not_compete():
         assert found.summary["audit"]["verification"]["count"] == 1, names
 
 
+@pytest.mark.parametrize("calibrate", ["odds", "margin"])
 @pytest.mark.parametrize("target", [0.05, 0.2])
-def test_the_bound_holds_on_average(target):
+def test_the_bound_holds_on_average(target, calibrate):
     """Over twenty worlds the survival on the half that did not choose the margin is at most the bound."""
     rates = [
-        mine(**world(s, n=200), max_survival=target, negatives=4).summary["audit"]["verification"]["rate"]
+        mine(**world(s, n=200), max_survival=target, negatives=4, calibrate=calibrate).summary["audit"]["verification"][
+            "rate"
+        ]
         for s in range(20)
     ]
     assert np.mean(rates) <= target + 2 * np.std(rates) / np.sqrt(20)
@@ -97,16 +100,28 @@ def test_the_bound_holds_on_average(target):
 def test_a_stricter_bound_never_gives_a_weaker_margin():
     """The margin grows as the bound shrinks."""
     given_ = world(3)
-    margins = [mine(**given_, max_survival=t).summary["audit"]["margin"]["value"] for t in (0.4, 0.2, 0.1, 0.05, 0.02)]
+    margins = [
+        mine(**given_, max_survival=t, calibrate="margin").summary["audit"]["margin"]["value"]
+        for t in (0.4, 0.2, 0.1, 0.05, 0.02)
+    ]
     assert margins == sorted(margins)
 
 
 def test_one_positive_per_query_is_said_to_be_weaker():
     """Without queries of several positives, the scores of positives choose a ceiling, and the report says so."""
-    found = mine(**world(4, several=0.0), max_survival=0.05).summary["audit"]
+    found = mine(**world(4, several=0.0), max_survival=0.05, calibrate="margin").summary["audit"]
     assert (found["mode"], found["margin"]["kind"]) == ("positive scores", "score ceiling")
     assert "does not cover hidden positives that score lower" in found["warnings"][0]
     assert found["verification"]["rate"] <= 0.1
+
+
+def test_one_positive_per_query_judged_by_odds():
+    """Without queries of several positives, their odds as strangers choose the ceiling, and the report says so."""
+    found = mine(**world(4, several=0.0)).summary["audit"]
+    assert (found["mode"], found["margin"]["kind"]) == ("positive odds", "odds ceiling")
+    assert found["target"] == calibration.ALONE
+    assert "look less like answers to the query" in found["warnings"][0]
+    assert found["verification"]["interval"][0] <= calibration.ALONE
 
 
 def test_too_few_to_tell():
@@ -127,7 +142,7 @@ def test_a_given_margin_is_measured_too():
 
 def test_the_curve_shows_the_margin_and_falls():
     """The curve holds the chosen margin, agrees with the rate there, and the band holds the curve."""
-    found = mine(**world(7), max_survival=0.1).summary["audit"]
+    found = mine(**world(7), max_survival=0.1, calibrate="margin").summary["audit"]
     curve, margin = found["curve"], found["margin"]["value"]
     at = curve["margin"].index(margin)
     assert curve["verification"][at] == pytest.approx(found["verification"]["rate"])

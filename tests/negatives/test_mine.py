@@ -177,7 +177,7 @@ def test_bm25_and_both():
     data = verses.data()
     lexical = mine(data, candidates_from="bm25", negatives=3, percentage=0.8)
     assert len(lexical) > 1000 and (lexical.negatives["source"] == 2).all()
-    bounded = mine(data, candidates_from="bm25", negatives=3, max_survival=0.05)
+    bounded = mine(data, candidates_from="bm25", negatives=3, max_survival=0.05, calibrate="margin")
     assert bounded.summary["audit"]["margin"]["value"] > 0  # a positive that shares no word is no candidate
     merged = mine(data, encoder=verses.LetterEncoder(), candidates_from="both", negatives=3, percentage=0.95)
     assert set(np.unique(merged.negatives["source"]).tolist()) <= {1, 2, 3} and (merged.negatives["source"] == 3).any()

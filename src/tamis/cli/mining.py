@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -17,7 +18,7 @@ def mine(
     data: Path,
     *,
     output: Output,
-    encoder: str | None = None,
+    encoder: list[str] | None = None,
     query_embeddings: Path | None = None,
     corpus_embeddings: Path | None = None,
     query_prompt: str | None = None,
@@ -29,7 +30,8 @@ def mine(
     absolute_margin: float | None = None,
     percentage: float | None = None,
     against: Literal["lowest", "highest"] = "lowest",
-    candidates: Literal["dense", "bm25", "both"] = "dense",
+    candidates: Literal["dense", "bm25", "both", "runs"] = "dense",
+    run: list[Path] | None = None,
     depth: int | None = None,
     first_rank: int = 1,
     last_rank: int | None = None,
@@ -37,6 +39,15 @@ def mine(
     max_score: float | None = None,
     guide: str | None = None,
     guide_margin: float = 0.0,
+    cross_encoder: str | None = None,
+    cross_encoder_margin: float = 0.0,
+    cross_encoder_sigmoid: bool = False,
+    cross_encoder_budget: int | None = None,
+    judge: str | None = None,
+    judge_budget: int = 500,
+    judge_confirmed: Literal["drop", "positive"] = "drop",
+    consistent_within: int | None = None,
+    near_duplicates: float = 0.9,
     pick: Literal["top", "random", "softmax"] = "top",
     pick_temperature: float = 0.05,
     seed: int = 0,
@@ -50,9 +61,10 @@ def mine(
     Args:
         data: BEIR folder, saved dataset, or a JSONL, CSV or Parquet file of pairs or triplets.
         output: folder for the results; the same command goes on where it was stopped.
-        encoder: name or folder of a sentence-transformers or model2vec model; left out, the MiniLM of [minilm].
-        query_embeddings: .npy or Parquet with the queries' vectors, instead of an encoder.
-        corpus_embeddings: .npy or Parquet with the passages' vectors, instead of an encoder.
+        encoder: name or folder of a sentence-transformers or model2vec model; left out, the MiniLM of [minilm]. Given
+            several times, each finds candidates, and the first gives the scores that the margins judge.
+        query_embeddings: .npy or Parquet with the queries' vectors, instead of an encoder (the first of several).
+        corpus_embeddings: .npy or Parquet with the passages' vectors, instead of an encoder (the first of several).
         query_prompt: put before every query; left out, the encoder's own.
         passage_prompt: put before every passage; left out, the encoder's own.
         split: which judgements to mine for; left out, train.
@@ -62,7 +74,8 @@ def mine(
         absolute_margin: margin in units of the score.
         percentage: share of the positive's score that a negative may reach, 0.95 for instance.
         against: the positive of several that the margin is measured from.
-        candidates: where candidates come from.
+        candidates: where candidates come from; runs for the run files alone.
+        run: TREC run file (query Q0 passage rank score tag), merged with the other candidates; may be given again.
         depth: candidates per query; left out, the larger of 200 and 20 times the negatives.
         first_rank: first rank in the corpus that may be picked; 11 skips ten.
         last_rank: last rank that may be picked.
@@ -70,6 +83,20 @@ def mine(
         max_score: ceiling of the score.
         guide: second encoder; drops what it finds closer to the query than the positive.
         guide_margin: margin of the guide.
+        cross_encoder: name or folder of a sentence-transformers cross-encoder; reads what would be picked and replaces
+            what it finds at least as relevant as the positive; its scores are kept in the output folder.
+        cross_encoder_margin: how far below the positive's score a negative must stay: a difference of logits, or of
+            probabilities with --cross-encoder-sigmoid.
+        cross_encoder_sigmoid: turn the logits into probabilities first.
+        cross_encoder_budget: pairs to score at the most; left out, as many as it takes.
+        judge: file of verdicts (query_id, passage_id, verdict; JSONL, CSV, TSV or Parquet), or module:function, a
+            function of your own that is imported and asked (query, passage, positive); verdicts are kept in the output
+            folder.
+        judge_budget: verdicts to ask a function for at the most, the most suspicious negatives first.
+        judge_confirmed: what happens to a negative that the judge calls an answer.
+        consistent_within: drop the negatives of a query that has no positive among so many nearest passages.
+        near_duplicates: least share of equal runs of three words (Jaccard) that makes a passage a copy of a positive,
+            or a query another query; 0 compares equal texts only.
         pick: hardest first, at random, or drawn softly by score.
         pick_temperature: of the soft draw.
         seed: of everything that is drawn.
@@ -87,34 +114,53 @@ def mine(
         None if path is None else read_embeddings(path, table.ids)
         for path, table in ((query_embeddings, found.queries), (corpus_embeddings, found.corpus))
     ]
-    whole = candidates == "bm25" or all(v is not None for v in vectors)
+    whole = all(v is not None for v in vectors)
+    names: list[Any] = ([*encoder] if encoder else [None]) if candidates in ("dense", "both") else []
     quiet_libraries()
-    model = None if whole else encoders.resolve(encoder)
+    models = [None if whole and number == 0 else encoders.resolve(name) for number, name in enumerate(names)]
     second = None if guide is None else encoders.resolve(guide)
+    reader = None if cross_encoder is None else _cross_encoder(cross_encoder)
+    asked, judge_digest = (None, None) if judge is None else _judge(judge)
     settings: dict[str, Any] = {
         "query_prompt": query_prompt, "passage_prompt": passage_prompt, "negatives": negatives,
         "max_survival": max_survival, "relative_margin": margin, "absolute_margin": absolute_margin,
-        "percentage": percentage, "against": against, "candidates_from": candidates, "depth": depth,
+        "percentage": percentage, "against": against, "depth": depth,
+        "candidates_from": [] if candidates == "runs" else candidates,
         "first_rank": first_rank, "last_rank": last_rank, "min_score": min_score, "max_score": max_score,
-        "guide_margin": guide_margin, "pick": pick, "pick_temperature": pick_temperature, "seed": seed,
+        "guide_margin": guide_margin, "cross_encoder_margin": cross_encoder_margin,
+        "cross_encoder_sigmoid": cross_encoder_sigmoid, "cross_encoder_budget": cross_encoder_budget,
+        "judge_budget": judge_budget, "judge_confirmed": judge_confirmed, "consistent_within": consistent_within,
+        "near_duplicates": near_duplicates or None, "pick": pick, "pick_temperature": pick_temperature, "seed": seed,
     }  # fmt: skip
-    prints = [None if m is None else encoders.fingerprint(m, found.corpus.texts) for m in (model, second)]
+    prints = [
+        None if m is None else (encoders.fingerprint(m, found.corpus.texts), encoders.prompts_of(m))
+        for m in (*models, second)
+    ]
     given = [None if p is None else runs.file_digest(p) for p in (query_embeddings, corpus_embeddings)]
+    listed = [runs.file_digest(path) for path in run or ()]
+    opinions = [None if reader is None else reader.fingerprint(), judge_digest]
     with runs.locked(output):
-        key = runs.run_key(found, settings | {"encoders": prints, "embeddings": given})
+        made_from = {"encoders": prints, "embeddings": given, "runs": listed, "opinions": opinions}
+        key = runs.run_key(found, settings | made_from)
         if runs.is_current(output, key):
             say(f"Nothing changed since the last run: {output} is up to date.")
             mined = runs.load(output)
         else:
             wanted = depth or default_depth(negatives, last_rank)
             size = next((v.shape[1] for v in vectors if v is not None), 0)
-            plan = plan_mining(
-                found.queries, found.corpus, encoder=model, dimensions=size, depth=wanted, block_bytes=block
-            )
+            plans = [
+                plan_mining(
+                    found.queries, found.corpus, encoder=model, dimensions=size, depth=wanted, block_bytes=block
+                )
+                for model in models or [None]
+            ]
+            plan = replace(plans[0], seconds=sum(p.seconds for p in plans), peak_bytes=sum(p.peak_bytes for p in plans))
             say(f"Plan     {plan}")
             plan.refuse_unless_it_fits()
             mined = mine_negatives(
-                found, encoder=model, query_embeddings=vectors[0], corpus_embeddings=vectors[1], guide=second,
+                found, encoder=models or None, query_embeddings=vectors[0], corpus_embeddings=vectors[1], guide=second,
+                runs=run or (),
+                cross_encoder=reader, judge=asked,
                 max_memory=block, folder=output, progress=progress, **settings,
             )  # fmt: skip
             mined.summary["peak_memory_mb"] = _peak_memory_mb()
@@ -214,7 +260,8 @@ def describe(mined: MinedNegatives) -> str:
     candidates = max(1, mined.summary["funnel"][0]["count"])
     rows = [[row["step"], f"{row['count']:,}", percent(row["count"] / candidates)] for row in mined.summary["funnel"]]
     width = max(len(r[1]) for r in rows)
-    return "\n".join([head, table([[a, b.rjust(width), c.rjust(7)] for a, b, c in rows]), describe_audit(mined)])
+    lines = [head, table([[a, b.rjust(width), c.rjust(7)] for a, b, c in rows]), *_opinions(mined)]
+    return "\n".join([*lines, describe_audit(mined)])
 
 
 def describe_audit(mined: MinedNegatives) -> str:
@@ -237,6 +284,61 @@ def describe_audit(mined: MinedNegatives) -> str:
         lines.append(f"  cross-check: {check['count']} of {check['n']} planted positives would have become negatives")
     lines += [f"  warning: {text}" for text in found["warnings"]]
     return "\n".join(lines)
+
+
+def _opinions(mined: MinedNegatives) -> list[str]:
+    """What cross-encoder and judge had to say, a line each."""
+    found = mined.summary.get("second_opinions", {})
+    lines = []
+    if "cross_encoder" in found:
+        seen = found["cross_encoder"]
+        lines.append(
+            f"Opinion  {seen['name']} read {seen['pairs']:,} pairs and dropped {seen['dropped']:,} candidates; "
+            f"{seen['picks_unscored']:,} negatives are unread"
+        )
+    if "judge" in found:
+        lines.append(f"Judge    {found['judge']['says']} {found['judge']['picks_unjudged']:,} negatives are unjudged.")
+    return lines
+
+
+def _cross_encoder(name: str) -> Any:
+    """A cross-encoder by name or folder; code that a model brings along is not run."""
+    from tamis.integrations.sentence_transformers import CrossEncoderScorer
+
+    return CrossEncoderScorer.load(name)
+
+
+def _judge(name: str) -> tuple[Any, str]:
+    """A file of verdicts, or the function that ``module:function`` names; and a digest of either."""
+    import hashlib
+    import importlib
+    import inspect
+    import sys
+
+    from tamis import runs
+
+    if Path(name).exists():
+        return Path(name), runs.file_digest(Path(name))
+    module, colon, function = name.partition(":")
+    if not colon or not all(part.isidentifier() for part in [*module.split("."), *function.split(".")]):
+        raise ValueError(f"--judge must be a file of verdicts or module:function: there is no file {name!r}.")
+    # A program that is installed does not look for modules where it is called.
+    sys.path.insert(0, str(Path.cwd()))
+    try:
+        found: Any = importlib.import_module(module)
+        for part in function.split("."):
+            found = getattr(found, part)
+    except Exception as error:
+        what = str(error).splitlines()[0] if str(error) else "no message"
+        raise ValueError(f"--judge {name} cannot be imported ({type(error).__name__}: {what}).") from error
+    if not callable(found):
+        raise ValueError(f"--judge {name} must be a function: got {type(found).__name__}.")
+    own = getattr(found, "fingerprint", None)
+    try:
+        source = str(own()) if callable(own) else inspect.getsource(inspect.getmodule(found) or found)
+    except (OSError, TypeError):
+        source = ""
+    return found, hashlib.sha256(f"{name}\n{source}".encode()).hexdigest()
 
 
 def _peak_memory_mb() -> int | None:

@@ -34,11 +34,14 @@ def train(
     temperature: float = 0.05,
     freeze_layers: int = 0,
     max_length: int | None = None,
+    refresh_every: int | None = None,
+    guide: str | None = None,
     seed: int = 0,
 ) -> None:
     """Train a sentence-transformers model on mined negatives.
 
-    No known positive of a query ever acts as its negative in a batch.
+    No known positive of a query ever acts as its negative in a batch. A training that was stopped starts again from
+    its first step.
 
     Args:
         mined: folder that tamis mine wrote.
@@ -54,22 +57,40 @@ def train(
         temperature: divides the similarities.
         freeze_layers: lower layers that do not learn; fewer seconds per step.
         max_length: tokens after which texts are cut.
+        refresh_every: mine again with the weights of the moment after every so many epochs; left out, never.
+        guide: the guide that tamis mine had, for refreshes.
         seed: of everything that is drawn.
     """
+    import numpy as np
+
     from tamis import encoders, runs
+    from tamis.files import write_text
+    from tamis.integrations.refresh import Refreshed, line
     from tamis.integrations.sentence_transformers import SentenceEncoder
+    from tamis.integrations.training import VECTORS
     from tamis.integrations.training import train as train_model
 
+    if guide is not None and refresh_every is None:
+        raise ValueError("guide is asked only when negatives are mined again: give --refresh-every, or leave it out.")
     found = runs.load(mined)
-    if output.exists() and any(output.iterdir()) and not (output / "modules.json").exists():
+    if output.exists() and {p.name for p in output.iterdir()} - {VECTORS} and not (output / "modules.json").exists():
         raise ValueError(f"{output} is not empty and holds no model: name another output folder.")
     quiet_libraries()
     encoder = SentenceEncoder.load(model or encoders.default_model(), max_length=max_length)
+    sampler = sampler_for(batches, found, encoder, batch_size=batch_size, negatives=negatives, seed=seed)
+
+    def on_refresh(fresh: Refreshed) -> None:
+        """A line on stderr; clusters of queries move with the weights too."""
+        print(line(fresh.report, queries=len(found.queries)), file=sys.stderr, flush=True)
+        if batches == "ngame":
+            pairs = np.repeat(np.arange(len(found.queries)), [len(p) for p in found.positives])
+            sampler.update(fresh.queries[pairs], fresh.report["epoch"])
+
     done = train_model(
         encoder.model,
         found,
         objective_for(loss, mined, temperature=temperature),
-        batch_sampler=sampler_for(batches, found, encoder, batch_size=batch_size, negatives=negatives, seed=seed),
+        batch_sampler=sampler,
         output=output,
         negatives=negatives,
         epochs=epochs,
@@ -77,10 +98,15 @@ def train(
         learning_rate=learning_rate,
         freeze_layers=freeze_layers,
         prompts=(encoder.prompts["query"], encoder.prompts["passage"]),
+        refresh_every=refresh_every,
+        guide=None if guide is None else encoders.resolve(guide),
+        known=mined,
+        on_refresh=on_refresh,
         seed=seed,
         progress=sys.stderr.isatty(),
     )
     encoder.model.save_pretrained(str(output), create_model_card=False)
+    write_text(output / "training.json", json.dumps(done, indent=1) + "\n")
     say(f"Trained  {done['steps']} steps in {done['seconds']:.0f} s, mean loss {done['loss']:.4f}; model in {output}")
 
 

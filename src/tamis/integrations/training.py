@@ -2,12 +2,16 @@
 
 A batch is b queries with one positive each and the mined negatives of those queries, any number per query and each
 once. Every query meets every passage of the batch, except those that are known to answer it: they get the log-weight
-``-inf``, whether they came as another query's positive, as its negative, or under another id with the same text.
+``-inf``, whether they came as another query's positive, as its negative, or under another id with the same text. The
+negatives can be mined again between epochs, see ``tamis.integrations.refresh``: rows, optimiser and schedule go on.
 """
 
 from __future__ import annotations
 
+import math
+import shutil
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,14 +20,17 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tamis import checks
+from tamis import checks, runs
 from tamis.contrastive import info_nce
+from tamis.integrations.refresh import Refreshed, check, refresh
 from tamis.losses.gistembed import GISTEmbedLoss
 from tamis.ngrams import text_groups
 from tamis.randomness import child_seed
 from tamis.results import MinedNegatives
 
 Array = np.ndarray[Any, Any]
+VECTORS = "refresh"
+"""Folder inside the output that holds vectors while a training with refreshes runs."""
 
 
 @dataclass(frozen=True)
@@ -59,12 +66,16 @@ class MinedRows:
         self.positives = np.concatenate(mined.positives)
         self.texts = mined.queries.texts, mined.corpus.texts
         self.groups, self.query_groups = text_groups(mined.corpus.texts, mined.queries.texts)
-        order = np.argsort(mined.negatives["query"], kind="stable")
-        self.indptr = np.searchsorted(mined.negatives["query"][order], np.arange(len(counts) + 1))
-        self.negatives = mined.negatives["negative"][order]
-        self.log_weights = np.log(mined.negatives["weight"][order].astype(np.float64)).astype(np.float32)
         self.limit = negatives
         self.answers = [np.unique(self.groups[p]) for p in mined.positives]
+        self.take(mined)
+
+    def take(self, mined: MinedNegatives) -> None:
+        """Use other negatives of the same queries, passages and positives from now on."""
+        order = np.argsort(mined.negatives["query"], kind="stable")
+        self.indptr = np.searchsorted(mined.negatives["query"][order], np.arange(len(self.answers) + 1))
+        self.negatives = mined.negatives["negative"][order]
+        self.log_weights = np.log(mined.negatives["weight"][order].astype(np.float64)).astype(np.float32)
 
     def __len__(self) -> int:
         return len(self.queries)
@@ -196,10 +207,16 @@ def train(
     warmup: float = 0.1,
     freeze_layers: int = 0,
     prompts: tuple[str, str] = ("", ""),
+    refresh_every: int | None = None,
+    guide: Any = None,
+    known: Path | None = None,
+    on_refresh: Callable[[Refreshed], None] | None = None,
     seed: int = 0,
     progress: bool = False,
-) -> dict[str, float]:
+) -> dict[str, Any]:
     """Train a ``SentenceTransformer`` in place on mined negatives.
+
+    Nothing is saved on the way: a training that was stopped starts again from its first step.
 
     Args:
         model: the model; its weights change.
@@ -214,14 +231,24 @@ def train(
         warmup: share of the steps.
         freeze_layers: the embeddings and this many lower layers do not learn.
         prompts: put before queries and passages.
+        refresh_every: mine again with the weights of the moment after every so many epochs; None never does.
+        guide: the guide that was mined with, if there was one; asked for only when there are refreshes.
+        known: folder of the mining run; its vectors are read while the weights are equal.
+        on_refresh: called after each refresh, before the next epoch.
         seed: of everything that is drawn.
         progress: show the trainer's bar.
 
     Returns:
-        steps, mean loss and seconds.
+        steps, mean loss, seconds, and the reports of the refreshes with the epoch and step that they came after.
+
+    Raises:
+        ValueError: for a refresh that would never come or cannot be made; one line.
     """
     library = checks.package("sentence_transformers")
     dataset = checks.package("datasets").Dataset
+    if refresh_every is not None:
+        total = steps or math.ceil(epochs * len(batch_sampler))
+        _check_refresh(refresh_every, mined, guide, negatives, total, len(batch_sampler))
     rows = MinedRows(mined, negatives=negatives)
     frozen = freeze(model, freeze_layers)
     arguments = library.SentenceTransformerTrainingArguments(
@@ -251,13 +278,29 @@ def train(
         data_collator=collator,
     )
     trainer.remove_callback(checks.package("transformers").PrinterCallback)
+    reports: list[dict[str, Any]] = []
+    held = nullcontext(output) if refresh_every is None else runs.locked(output / VECTORS)
     try:
-        result = trainer.train()
+        with held as folder:
+            if refresh_every is not None:
+                one = arguments.world_size == 1
+                checks.require(one, f"refresh_every works in one process: this is one of {arguments.world_size}.")
+
+                def again(current: MinedNegatives) -> Refreshed:
+                    return refresh(
+                        current, model, prompts=prompts, negatives=negatives, guide=guide, folder=folder, known=known
+                    )
+
+                trainer.add_callback(_between_epochs(refresh_every, mined, rows, again, reports, on_refresh))
+            result = trainer.train()
+            if refresh_every is not None:
+                shutil.rmtree(folder)
     finally:
         for parameter in frozen:
             parameter.requires_grad_(True)
         model.eval()
-    return {"steps": result.global_step, "loss": result.training_loss, "seconds": result.metrics["train_runtime"]}
+    seconds = result.metrics["train_runtime"]
+    return {"steps": result.global_step, "loss": result.training_loss, "seconds": seconds, "refreshes": reports}
 
 
 def freeze(model: nn.Module, layers: int) -> list[nn.Parameter]:
@@ -282,3 +325,48 @@ def freeze(model: nn.Module, layers: int) -> list[nn.Parameter]:
     for parameter in learning:
         parameter.requires_grad_(False)
     return learning
+
+
+def _check_refresh(
+    every: int, mined: MinedNegatives, guide: Any, negatives: int, steps: int, steps_per_epoch: int
+) -> None:
+    """Say in one line why a refresh would never come or cannot be made."""
+    checks.require(
+        isinstance(every, int) and every >= 1,
+        f"refresh_every must be a whole number of epochs, at least 1: got {every!r}.",
+    )
+    checks.require(negatives > 0, "refresh_every needs mined negatives in the batches: negatives is 0.")
+    check(mined, guide)
+    checks.require(
+        every * steps_per_epoch < steps,
+        f"refresh_every {every} never comes: the training has {steps:,} steps and an epoch {steps_per_epoch:,}; "
+        "raise epochs or steps.",
+    )
+
+
+def _between_epochs(
+    every: int,
+    mined: MinedNegatives,
+    rows: MinedRows,
+    again: Callable[[MinedNegatives], Refreshed],
+    reports: list[dict[str, Any]],
+    on_refresh: Callable[[Refreshed], None] | None,
+) -> Any:
+    """A callback that gives the rows new negatives after an epoch that others follow, and touches nothing else."""
+    epoch = 0
+
+    def on_epoch_end(_: Any, __: Any, state: Any, ___: Any, **____: Any) -> None:
+        nonlocal mined, epoch
+        epoch += 1
+        if epoch % every or epoch >= state.num_train_epochs or state.global_step >= state.max_steps:
+            return
+        found = again(mined)
+        mined = found.mined
+        rows.take(mined)
+        found.report.update(epoch=epoch, step=state.global_step)
+        reports.append(found.report)
+        if on_refresh is not None:
+            on_refresh(found)
+
+    # The base class is known only once the library is there.
+    return type("BetweenEpochs", (checks.package("transformers").TrainerCallback,), {"on_epoch_end": on_epoch_end})()

@@ -1,5 +1,7 @@
 """Negatives: which negatives."""
 
+from tamis.negatives.calibrated import CalibratedNegatives as CalibratedNegatives
+from tamis.negatives.calibrated import calibrated_negatives as calibrated_negatives
 from tamis.negatives.cet import CoupledEstimationLoss as CoupledEstimationLoss
 from tamis.negatives.cet import SelectionModel as SelectionModel
 from tamis.negatives.cet import coupled_log_weights as coupled_log_weights

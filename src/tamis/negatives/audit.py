@@ -74,7 +74,8 @@ def slack(scores: Array, reference: Array) -> Array:
         (p,) float64.
     """
     reference = np.asarray(reference, np.float64)
-    return np.asarray((reference - np.asarray(scores, np.float64)) / np.maximum(np.abs(reference), 1e-9))
+    size = np.where(np.isneginf(reference), 1.0, np.abs(reference))  # without a score nothing is survived: -inf
+    return np.asarray((reference - np.asarray(scores, np.float64)) / np.maximum(size, 1e-9))
 
 
 def needed(max_survival: float) -> int:

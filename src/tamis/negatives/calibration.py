@@ -16,13 +16,17 @@ import numpy as np
 
 from tamis.negatives import audit, filters
 from tamis.negatives.candidates import Pool
+from tamis.negatives.odds import Odds
 from tamis.negatives.picking import Picker
 from tamis.negatives.rules import Reference, Rules, Scorer
 from tamis.randomness import as_generator, child_seed
 
 Array = np.ndarray[Any, Any]
 CAUTIOUS = 0.1  # relative margin where the data are too few to choose one (NV-Retriever's tables favour 0.05 to 0.1)
+TOO_HARD = 0.0  # relative margin beside the odds: what scores like the positive is pushed from where that stands
 GRID = 200
+PLANTED = 0.02  # survival asked for by default where planted positives measure it
+ALONE = 0.15  # and where queries' only positives do, which the passages' view cannot judge and which so look safer
 
 
 @dataclass(frozen=True)
@@ -31,16 +35,21 @@ class Trial:
 
     Args:
         hidden: how many were hidden; those that do not reach the pool cannot become negatives and are left out below.
-        score: (p,) float32 similarity to the query.
+        query: (p,) int64 query rows.
+        passage: (p,) int64 corpus rows.
+        score: (p,) float similarity to the query, or log-odds of being an answer; what the ceiling is set on.
         open: (p,) bool, whether every rule but the margin keeps them.
         key: (p,) float, order of picking, the highest first.
         reference: of the positives that are left; None where a query has no other.
-        rival_scores: (p, k) float32 scores of the pool.
+        rival_scores: (p, k) float, the same of the pool.
         rival_keys: (p, k) float keys of the pool, ``-inf`` for candidates that another rule drops.
         negatives: how many are picked per query.
+        by_odds: whether ``score`` holds log-odds.
     """
 
     hidden: int
+    query: Array
+    passage: Array
     score: Array
     open: Array
     key: Array
@@ -48,6 +57,7 @@ class Trial:
     rival_scores: Array
     rival_keys: Array
     negatives: int
+    by_odds: bool = False
 
     def __len__(self) -> int:
         return len(self.score)
@@ -72,6 +82,8 @@ def place(
     open_rivals: Array,
     *,
     seed: int,
+    odds: Odds | None = None,
+    left_of: Sequence[Array] | None = None,
 ) -> Trial:
     """Place hidden positives in the pool.
 
@@ -84,6 +96,8 @@ def place(
         guide: the guide's similarity of given pairs, if it is in force.
         open_rivals: (q, k) bool, the candidates that every rule but the margin keeps; only these compete.
         seed: of the draws of the picker.
+        odds: judges by the odds of being an answer; the margin of the rules is then one rule among the others.
+        left_of: per planted positive the known ones that are left, for the odds.
 
     Returns:
         those that reach the pool.
@@ -93,7 +107,7 @@ def place(
     query, passage, rank = planted.query[reached], planted.passage[reached], rank[reached]
     score = pool.pair_scores(query, passage)
     found = pool.candidates
-    others = rules.without_margin()
+    others = rules.without_margin() if odds is None or reference is None else rules
     if reference is None:
         left, base = None, Reference(passage, score, None)
     else:
@@ -102,16 +116,24 @@ def place(
     own_guide = None if guide is None or reference is None else guide(query, passage)[:, None]
     own, _ = filters.combine(others.decide(score[:, None], rank[:, None], base, own_guide), (len(query), 1))
     keys = picker.keys(found.scores[query], found.ranks[query], child_seed(seed, "rivals"))
+    own_key = picker.keys(score[:, None], rank[:, None] - np.float32(0.5), child_seed(seed, "hidden"))[:, 0]
+    rivals = found.scores[query]
+    if odds is not None:
+        score = odds.of(query, passage, rank, None if left_of is None else [left_of[i] for i in reached.tolist()])
+        rivals = odds.candidates[query]
     return Trial(
         hidden=len(planted),
+        query=query,
+        passage=passage,
         score=score,
         open=~np.isneginf(own[:, 0]),
         # A hidden positive stands before the candidate whose rank it takes.
-        key=picker.keys(score[:, None], rank[:, None] - np.float32(0.5), child_seed(seed, "hidden"))[:, 0],
+        key=own_key,
         reference=left,
-        rival_scores=found.scores[query],
+        rival_scores=rivals,
         rival_keys=np.where(open_rivals[query], keys, -np.inf),
         negatives=picker.negatives,
+        by_odds=odds is not None,
     )
 
 
@@ -125,6 +147,7 @@ def plant_and_place(
     open_rivals: Array,
     *,
     seed: int,
+    odds: Odds | None = None,
 ) -> Trial:
     """Hide one positive of every query that has several, and place them in the pool against positives that are left.
 
@@ -139,7 +162,7 @@ def plant_and_place(
         left = positives[query][groups[positives[query]] != groups[hidden]]
         known.append(np.sort(rng.permutation(left)[: rng.choice(counts)]))
     reference = Reference.of(planted.query, known, pool.pair_scores, guide, rules.against)
-    return place(planted, reference, pool, rules, picker, guide, open_rivals, seed=seed)
+    return place(planted, reference, pool, rules, picker, guide, open_rivals, seed=seed, odds=odds, left_of=known)
 
 
 def choose_margin(rules: Rules, trial: Trial, own: Callable[[], Trial], *, seed: int) -> tuple[Rules, dict[str, Any]]:
@@ -155,6 +178,9 @@ def choose_margin(rules: Rules, trial: Trial, own: Callable[[], Trial], *, seed:
         the rules with the margin in them, and the audit as plain numbers and sentences.
     """
     target = rules.max_survival
+    if target is None and rules.calibrated:
+        alone = trial.by_odds and len(trial) < audit.needed(PLANTED)
+        target = ALONE if alone else PLANTED
     report: dict[str, Any] = {
         "planted": trial.hidden, "reached_pool": len(trial), "target": target, "mode": "planted", "warnings": [],
     }  # fmt: skip
@@ -164,14 +190,15 @@ def choose_margin(rules: Rules, trial: Trial, own: Callable[[], Trial], *, seed:
     wanted = audit.needed(target)
     stand_ins = own() if len(trial) < wanted else None
     if stand_ins is not None and len(stand_ins) >= wanted:
-        report["mode"] = "positive scores"
+        report["mode"] = "positive odds" if stand_ins.by_odds else "positive scores"
+        unlike = "look less like answers to the query" if stand_ins.by_odds else "score lower"
         report["warnings"].append(
             f"{len(trial)} planted positives reached the pool and a bound of {target:g} needs {wanted}: the ceiling "
-            "comes from the queries' own positives. It does not cover hidden positives that score lower than those."
+            f"comes from the queries' own positives. It does not cover hidden positives that {unlike} than those."
         )
         rules = _chosen(rules, stand_ins, target, report, seed)
         if len(trial):
-            report["cross_check"] = audit.share(int(trial.picked(_ceiling(rules, trial)).sum()), len(trial))
+            report["cross_check"] = audit.share(int(trial.picked(ceiling_of(rules, trial)).sum()), len(trial))
     elif len(trial) >= 4:
         rules = _chosen(rules, trial, target, report, seed)
     else:
@@ -186,10 +213,15 @@ def choose_margin(rules: Rules, trial: Trial, own: Callable[[], Trial], *, seed:
     return rules, report
 
 
+def halves(count: int, seed: int) -> tuple[Array, Array]:
+    """Which of ``count`` hidden positives choose the margin, and which verify it: int64 (m,) each."""
+    order = as_generator(child_seed(seed, "halves")).permutation(count)
+    return order[: count // 2], order[count // 2 :]
+
+
 def _chosen(rules: Rules, trial: Trial, target: float, report: dict[str, Any], seed: int) -> Rules:
     """The rules with the weakest margin that holds on the first half, measured on the second."""
-    order = as_generator(child_seed(seed, "halves")).permutation(len(trial))
-    first, second = order[: len(trial) // 2], order[len(trial) // 2 :]
+    first, second = halves(len(trial), seed)
     steps = _steps(trial)
     rates = np.array([trial.picked(_ceiling_at(step, trial))[first].sum() for step in steps])
     bounds = (np.maximum.accumulate(rates[::-1])[::-1] + 1) / (len(first) + 1)
@@ -202,7 +234,9 @@ def _chosen(rules: Rules, trial: Trial, target: float, report: dict[str, Any], s
             f"the strongest margin is taken, and it bounds survival at {bounds[at]:.3f}."
         )
     step = float(steps[at])
-    if trial.reference is None:
+    if trial.by_odds:
+        rules = replace(rules, odds_ceiling=step)
+    elif trial.reference is None:
         rules = replace(rules, score_ceiling=step, relative=0.0)
     else:
         rules = replace(rules, relative=step)
@@ -212,30 +246,33 @@ def _chosen(rules: Rules, trial: Trial, target: float, report: dict[str, Any], s
 
 def _steps(trial: Trial) -> Array:
     """Margins to try, the weakest first: those at which the hidden positives start to be dropped."""
-    if trial.reference is None:
+    if trial.by_odds or trial.reference is None:
         ceilings = np.unique(np.quantile(trial.score, np.linspace(0, 1, GRID), method="nearest"))[::-1]
-        return np.asarray(np.append(np.nextafter(ceilings[0], np.float32(np.inf)), ceilings).astype(np.float64))
+        above = ceilings[:1] + 1 if trial.by_odds else np.nextafter(ceilings[:1], np.float32(np.inf))
+        return np.concatenate([above, ceilings]).astype(np.float64)
     slack = np.maximum(audit.slack(trial.score, trial.reference.score), 0)
     # A hair above each slack, so that the hidden positive it belongs to is dropped in float32 too.
     return np.unique(np.append(np.quantile(slack, np.linspace(0, 1, GRID), method="nearest") + 1e-6, 0.0))
 
 
 def _ceiling_at(step: float, trial: Trial) -> Array:
-    if trial.reference is None:
-        return np.full(len(trial), step, np.float32)
+    if trial.by_odds or trial.reference is None:
+        return np.full(len(trial), step)
     return filters.margin_ceiling(trial.reference.score, relative=step)
 
 
-def _ceiling(rules: Rules, trial: Trial) -> Array:
-    if trial.reference is None:
-        return np.full(len(trial), np.inf if rules.score_ceiling is None else rules.score_ceiling, np.float32)
+def ceiling_of(rules: Rules, trial: Trial) -> Array:
+    """(p,) float, what the score or the log-odds of a hidden positive must stay below."""
+    if trial.by_odds or trial.reference is None:
+        own = rules.odds_ceiling if trial.by_odds else rules.score_ceiling
+        return np.full(len(trial), np.inf if own is None else own)
     return rules.ceiling(trial.reference.score)
 
 
 def _measure(rules: Rules, trial: Trial, halves: tuple[Array, Array], report: dict[str, Any]) -> None:
     """Add survival rates on both halves, the curve, and a sentence to the report."""
     first, second = halves
-    ceiling = _ceiling(rules, trial)
+    ceiling = ceiling_of(rules, trial)
     picked, kept = trial.picked(ceiling), trial.kept(ceiling)
     report["calibration"] = audit.share(int(picked[first].sum()), len(first))
     report["verification"] = audit.share(int(picked[second].sum()), len(second))
@@ -252,6 +289,8 @@ def _measure(rules: Rules, trial: Trial, halves: tuple[Array, Array], report: di
 
 
 def _margin(rules: Rules) -> dict[str, Any]:
+    if rules.odds_ceiling is not None:
+        return {"kind": "odds ceiling", "value": rules.odds_ceiling}
     if rules.score_ceiling is not None:
         return {"kind": "score ceiling", "value": rules.score_ceiling}
     if rules.absolute is not None:
@@ -264,7 +303,7 @@ def _curve(trial: Trial, halves: tuple[Array, Array], margin: dict[str, Any]) ->
     """Survival against the margin on both halves, with the Wilson band of the second."""
     steps = _steps(trial)
     steps = np.unique(steps[np.linspace(0, len(steps) - 1, min(60, len(steps))).astype(int)])
-    if margin["kind"] in ("relative", "score ceiling"):
+    if margin["kind"] in ("relative", "score ceiling", "odds ceiling"):
         steps = np.unique(np.append(steps, margin["value"]))
     curve: dict[str, list[float | None]] = {
         "margin": steps.tolist(),

@@ -25,7 +25,7 @@ class Decision:
 
     Args:
         rule: its name in reports.
-        log_weights: (q, k) float32, 0 keeps, ``-inf`` drops, between counts less.
+        log_weights: float32, broadcastable to (q, k): 0 keeps, ``-inf`` drops, between counts less.
         rival: int64, broadcastable to (q, k): corpus row compared with, ``-1`` for none.
         rival_score: float32, broadcastable to (q, k): that row's score, NaN for none.
     """
@@ -66,16 +66,18 @@ def margin_ceiling(
         array([ 0.76, -0.21], dtype=float32)
     """
     score = np.asarray(positive_scores, dtype=np.float64)
+    # A positive without a score (-inf) lies below all that has one, and so does its ceiling.
+    size = np.where(np.isneginf(score), 0.0, np.abs(score))
     ceiling = np.full(score.shape, np.inf)
     if absolute is not None:
         checks.at_least("absolute margin", absolute, 0)
         ceiling = np.minimum(ceiling, score - absolute)
     if relative is not None:
         checks.at_least("relative margin", relative, 0)
-        ceiling = np.minimum(ceiling, score - relative * np.abs(score))
+        ceiling = np.minimum(ceiling, score - relative * size)
     if percentage is not None:
         checks.between("percentage", percentage, 0, 1)
-        ceiling = np.minimum(ceiling, score - (1 - percentage) * np.abs(score))
+        ceiling = np.minimum(ceiling, score - (1 - percentage) * size)
     return ceiling.astype(np.float32)
 
 
@@ -203,7 +205,7 @@ def combine(decisions: Sequence[Decision], shape: tuple[int, int]) -> tuple[Arra
     total = np.zeros(shape, np.float32)
     blame = np.full(shape, -1, np.int8)
     for number, decision in enumerate(decisions):
-        blame[(blame < 0) & np.isneginf(decision.log_weights)] = number
+        blame[(blame < 0) & np.isneginf(np.broadcast_to(decision.log_weights, shape))] = number
         total += decision.log_weights
     return total, blame
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from tamis import checks
 from tamis.negatives.candidates import Pool
+from tamis.negatives.exclusions import COPY, GROUP, NEAR, NORMALISED, RULES
 from tamis.negatives.filters import Decision
 from tamis.randomness import Seed, as_generator, gumbel
 from tamis.results import Candidates
@@ -84,17 +85,35 @@ def negative_columns(found: Candidates, picks: Array, log_weights: Array, positi
     }
 
 
+def kept_out(excluded: dict[str, Array], pool: Pool) -> dict[str, Array]:
+    """The passages that never entered the search, with the rank that they would have had.
+
+    Of what is out for its group, which may be a whole document for every query, only that is told which would have
+    reached the pool.
+
+    Args:
+        excluded: see ``Exclusions.evidence``.
+        pool: ranks them.
+
+    Returns:
+        the columns of ``excluded`` that are told, and rank (int32, 0 for nowhere).
+    """
+    rank = pool.rank_of(excluded["query"], excluded["candidate"])
+    told = (rank > 0) | (excluded["rule"] < GROUP)
+    return {name: values[told] for name, values in (excluded | {"rank": rank}).items()}
+
+
 def dropped_columns(
-    found: Candidates, decisions: Sequence[Decision], blame: Array, copies: dict[str, Array], pool: Pool
+    found: Candidates, decisions: Sequence[Decision], blame: Array, out: dict[str, Array], pool: Pool
 ) -> dict[str, Array]:
-    """Every dropped candidate with its rule, rival and score, by query and rank; copies of positives among them.
+    """Every dropped candidate with its rule, rival and score, by query and rank; those kept out of the search too.
 
     Args:
         found: the pool.
         decisions: the rules, in order.
         blame: (q, k) int, index of the rule that dropped a candidate, -1 for none.
-        copies: query, candidate, rival, exact (bool): passages ruled out before the search.
-        pool: scores and ranks the copies.
+        out: passages kept out of the search, see ``kept_out``.
+        pool: scores them.
 
     Returns:
         columns of one length: query, candidate, rank (0: not in the pool), score, source, rule, rival, rival_score.
@@ -107,60 +126,79 @@ def dropped_columns(
         rival[mine] = np.broadcast_to(decision.rival, found.indices.shape)[query[mine], column[mine]]
         rival_score[mine] = np.broadcast_to(decision.rival_score, found.indices.shape)[query[mine], column[mine]]
     names = np.array([d.rule for d in decisions] or [""], dtype=object)
-    copied = np.where(copies["exact"], "same text as a positive", "same normalised text as a positive").astype(object)
+    out_score = np.full(len(out["query"]), np.nan, np.float32)
+    has = np.flatnonzero(out["rival"] >= 0)
+    out_score[has] = pool.pair_scores(out["query"][has], out["rival"][has])
     table = {
-        "query": np.concatenate([query, copies["query"]]),
-        "candidate": np.concatenate([found.indices[query, column], copies["candidate"]]),
-        "rank": np.concatenate([found.ranks[query, column], pool.rank_of(copies["query"], copies["candidate"])]),
-        "score": np.concatenate([found.scores[query, column], pool.pair_scores(copies["query"], copies["candidate"])]),
-        "source": np.concatenate([found.sources[query, column], np.zeros(len(copied), np.uint8)]),
-        "rule": np.concatenate([names[by], copied]) if len(query) else copied,
-        "rival": np.concatenate([rival, copies["rival"]]),
-        "rival_score": np.concatenate([rival_score, pool.pair_scores(copies["query"], copies["rival"])]),
+        "query": np.concatenate([query, out["query"]]),
+        "candidate": np.concatenate([found.indices[query, column], out["candidate"]]),
+        "rank": np.concatenate([found.ranks[query, column], out["rank"]]),
+        "score": np.concatenate([found.scores[query, column], pool.pair_scores(out["query"], out["candidate"])]),
+        "source": np.concatenate([found.sources[query, column], np.zeros(len(out_score), np.uint8)]),
+        "rule": np.concatenate([names[by], np.array(RULES, dtype=object)[out["rule"]]]),
+        "rival": np.concatenate([rival, out["rival"]]),
+        "rival_score": np.concatenate([rival_score, out_score]),
     }
     order = np.lexsort((table["candidate"], table["rank"], table["query"]))
     return {name: values[order] for name, values in table.items()}
 
 
-def known_answers(
-    positives: Sequence[Array], groups: Array, texts: Sequence[str]
-) -> tuple[tuple[Array, Array], dict[str, Array]]:
-    """Passages that a query must never get: its positives and every passage with the text of one.
+def passed_over_columns(found: Candidates, picks: Array, blame: Array) -> dict[str, Array]:
+    """The candidates that the rules kept and nothing picked, by query and rank, in small integers: they are many.
+
+    Args:
+        found: the pool.
+        picks: (q, negatives) int64 columns, see ``Picker.pick``.
+        blame: (q, k) int, index of the rule that dropped a candidate, -1 for none.
+
+    Returns:
+        columns of one length: query, candidate, rank (int32), score (float32), source (uint8).
+    """
+    left = (blame < 0) & found.present
+    rows, places = np.nonzero(picks >= 0)
+    left[rows, picks[rows, places]] = False
+    query, column = (axis.astype(np.int32) for axis in np.nonzero(left))
+    return {
+        "query": query,
+        "candidate": found.indices[query, column].astype(np.int32),
+        "rank": found.ranks[query, column],
+        "score": found.scores[query, column].astype(np.float32),
+        "source": found.sources[query, column],
+    }
+
+
+def known_columns(positives: Sequence[Array], pool: Pool) -> dict[str, Array]:
+    """The known positives with score and rank, by query and then by rank, those out of the pool last.
 
     Args:
         positives: per query corpus rows.
-        groups: (n,) int64, equal for equal normalised texts of the corpus.
-        texts: of the corpus, to tell copies to the letter from normalised ones.
+        pool: scores and ranks them.
 
     Returns:
-        CSR (indptr (q + 1,), columns) of all of them, and the copies: query, candidate, rival, exact.
+        columns of one length: query, positive (int32), rank (int32, 0 for nowhere), score (float32).
     """
-    counts = np.array([len(p) for p in positives])
-    query, rival = np.repeat(np.arange(len(positives)), counts), np.concatenate(list(positives))
-    by_group = np.argsort(groups, kind="stable")
-    ordered = groups[by_group]
-    first = np.searchsorted(ordered, groups[rival], "left")
-    size = np.searchsorted(ordered, groups[rival], "right") - first
-    offset = np.arange(size.sum()) - np.repeat(np.cumsum(size) - size, size)
-    query, rival, passage = np.repeat(query, size), np.repeat(rival, size), by_group[np.repeat(first, size) + offset]
-    pair, at = np.unique(query * len(groups) + passage, return_index=True)
-    query, rival, passage = query[at], rival[at], pair % len(groups)
-    indptr = np.searchsorted(query, np.arange(len(positives) + 1))
-    own = np.concatenate([i * len(groups) + p for i, p in enumerate(positives)])
-    copy = ~np.isin(pair, own)
-    copies = {"query": query[copy], "candidate": passage[copy], "rival": rival[copy]}
-    letters = [texts[c] == texts[r] for c, r in zip(copies["candidate"], copies["rival"], strict=True)]
-    return (indptr, passage), copies | {"exact": np.array(letters, dtype=bool)}
+    query = np.repeat(np.arange(len(positives)), [len(p) for p in positives])
+    passage = np.concatenate(list(positives))
+    rank, score = pool.rank_of(query, passage), pool.pair_scores(query, passage)
+    order = np.lexsort((passage, -score, rank, rank == 0, query))
+    columns = {"query": query, "positive": passage, "rank": rank, "score": score.astype(np.float32)}
+    return {
+        name: values[order].astype(np.int32) if values.dtype == np.int64 else values[order]
+        for name, values in columns.items()
+    }
 
 
 def funnel(
-    found: Candidates, decisions: Sequence[Decision], blame: Array, copies: int, picked: int
+    found: Candidates, decisions: Sequence[Decision], blame: Array, out: dict[str, Array], picked: int
 ) -> list[dict[str, Any]]:
-    """What became of the candidates, rule by rule, as rows of a table."""
+    """What became of the candidates, rule by rule, as rows of a table; ``out`` is what ``kept_out`` gives."""
     present = int(found.present.sum())
-    rows = [{"step": "candidates", "count": present + copies}]
-    if copies:
-        rows.append({"step": "dropped: text of a positive", "count": copies})
+    rows = [{"step": "candidates", "count": present + len(out["rule"])}]
+    by_rule = np.bincount(out["rule"], minlength=len(RULES))
+    counts = {"text of a positive": by_rule[[COPY, NORMALISED]].sum()} | dict(
+        zip(RULES[NEAR:], by_rule[NEAR:], strict=True)
+    )
+    rows += [{"step": f"dropped: {rule}", "count": int(count)} for rule, count in counts.items() if count]
     for number, decision in enumerate(decisions):
         count = int(((blame == number) & found.present).sum())
         if count:

@@ -79,6 +79,8 @@ class Rules:
     max_score: float | None = None
     guide_margin: float = 0.0
     score_ceiling: float | None = None
+    odds_ceiling: float | None = None
+    calibrated: bool = False
 
     def check(self) -> None:
         """Say in one line what cannot work.
@@ -95,7 +97,10 @@ class Rules:
             inside = 0 < self.max_survival <= 1
             checks.require(inside, f"max_survival must lie between 0 (not included) and 1: got {self.max_survival!r}.")
             fixed = [k for k in ("absolute", "relative", "percentage") if getattr(self, k) is not None]
-            checks.require(not fixed, f"max_survival chooses the margin: leave out {', '.join(fixed)} or max_survival.")
+            checks.require(
+                not fixed or self.calibrated,
+                f"max_survival chooses the margin: leave out {', '.join(fixed)} or max_survival.",
+            )
 
     def as_dict(self) -> dict[str, Any]:
         """The settings for a report."""
@@ -109,7 +114,12 @@ class Rules:
         return own if self.score_ceiling is None else np.minimum(own, np.float32(self.score_ceiling))
 
     def decide(
-        self, scores: Array, ranks: Array, reference: Reference, guide_scores: Array | None
+        self,
+        scores: Array,
+        ranks: Array,
+        reference: Reference,
+        guide_scores: Array | None,
+        odds: Array | None = None,
     ) -> list[filters.Decision]:
         """Judge candidates.
 
@@ -118,12 +128,20 @@ class Rules:
             ranks: (q, k) int.
             reference: one row per row of scores.
             guide_scores: (q, k) float, or None.
+            odds: (q, k) float log-odds of being an answer, or None.
 
         Returns:
             one decision per rule that is in force.
         """
         ceiling = self.ceiling(reference.score)
         decisions = []
+        if odds is not None and self.odds_ceiling is not None:
+            bar = np.full(len(odds), self.odds_ceiling)
+            decisions.append(
+                filters.below_ceiling(
+                    odds, bar, rival=reference.row, rival_score=reference.score, rule="likely an answer"
+                )
+            )
         if np.isfinite(ceiling).any() or len(ceiling) == 0:
             decisions.append(filters.below_ceiling(scores, ceiling, rival=reference.row, rival_score=reference.score))
         if guide_scores is not None and reference.guide is not None:
