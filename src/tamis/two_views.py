@@ -35,6 +35,7 @@ PairScores = Callable[[Array, Array], Array]
 SURE = 0.9  # quantile of the known positives' probability of being labelled that counts as certainly an answer
 NEAREST = 8  # known positives of a query that a candidate is compared with
 RIDGE = 1.0
+LEARN = 2000  # queries whose pairs teach; more move a handful of weights by nothing that shows
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,9 @@ class QueryView:
         self._first, self._second = best_two(every, scores, passages)
         self._floor = _lowest(candidates, candidates.score, queries)
         self._owners = owners
-        features = self._features(answers, 1), self._features(candidates, 0)
+        # Every so many queries teach it: all of their pairs, so that the share of known ones stays what it is.
+        stride = -(-queries // LEARN)
+        features = self._features(_some(answers, stride), 1), self._features(_some(candidates, stride), 0)
         self._use = np.ones(features[0].shape[1], bool)
         self._model = _Logistic.fit(*features)
         if self._model.weights[-2] > 0:
@@ -115,7 +118,7 @@ class QueryView:
             # for a candidate's being a negative (passages answer one query each) and never for its being an answer.
             self._use[-1] = False
             self._model = _Logistic.fit(features[0][:, self._use], features[1][:, self._use])
-        labelled = _sigmoid(self._model(features[0][:, self._use]))
+        labelled = _sigmoid(self.log_odds(answers, known=True))
         self.share_labelled = float(np.clip(np.quantile(labelled, SURE), 1e-6, 1 - 1e-6))
 
     def _features(self, pairs: Seen, own: int) -> Array:
@@ -167,9 +170,10 @@ class PassageView:
         self._first, self._second = best_two(candidates.passage, likeness, passages)
         self._floor = _lowest(candidates, likeness, int(candidates.query.max()) + 1)
         columns = self._features(candidates, likeness, beside)
-        mean = float(np.clip(probability.mean(), 1e-9, 1 - 1e-9))
+        taught = candidates.query % -(-(int(candidates.query.max()) + 1) // LEARN) == 0
+        mean = float(np.clip(probability[taught].mean(), 1e-9, 1 - 1e-9))
         self._base = float(np.log(mean / (1 - mean)))
-        self._model = _Logistic.fit_soft(columns, probability)
+        self._model = _Logistic.fit_soft(columns[taught], probability[taught])
         self.log_ratios = self._model(columns) - self._base
 
     def _features(self, pairs: Seen, likeness: Array, beside: Array) -> Array:
@@ -207,13 +211,10 @@ def best_two(keys: Array, values: Array, size: int) -> tuple[Array, Array]:
         (array([2., 5.]), array([  1., -inf]))
     """
     first, second = np.full(size, -np.inf), np.full(size, -np.inf)
-    order = np.lexsort((-values, keys))
-    ordered = keys[order]
-    starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]][: len(ordered)])
-    first[ordered[starts]] = values[order[starts]]
-    follows = starts[(starts + 1 < len(ordered))]
-    follows = follows[ordered[follows + 1] == ordered[follows]]
-    second[ordered[follows]] = values[order[follows + 1]]
+    np.maximum.at(first, keys, values)
+    best = values == first[keys]
+    np.maximum.at(second, keys[~best], values[~best])
+    second = np.where(np.bincount(keys[best], minlength=size) > 1, first, second)
     return first, second
 
 
@@ -290,6 +291,14 @@ class _Logistic:
 
 def _sigmoid(x: Array) -> Array:
     return np.asarray(1 / (1 + np.exp(-np.clip(x, -50, 50))))
+
+
+def _some(pairs: Seen, stride: int) -> Seen:
+    """The pairs of every so many queries; all of them where that would leave too few."""
+    taken = pairs.query % stride == 0
+    if taken.sum() < 2:
+        return pairs
+    return Seen(pairs.query[taken], pairs.passage[taken], pairs.score[taken], pairs.rank[taken])
 
 
 def _lowest(pairs: Seen, values: Array, queries: int) -> float:
