@@ -26,6 +26,7 @@ def mine(
     split: str | None = None,
     negatives: int = 8,
     max_survival: float | None = None,
+    calibrate: Literal["odds", "margin"] = "odds",
     margin: float | None = None,
     absolute_margin: float | None = None,
     percentage: float | None = None,
@@ -69,7 +70,9 @@ def mine(
         passage_prompt: put before every passage; left out, the encoder's own.
         split: which judgements to mine for; left out, train.
         negatives: negatives per query, at the most.
-        max_survival: share of hidden positives that may become negatives; chooses the margin; 1 asks for none.
+        max_survival: share of hidden positives that may become negatives; 1 asks for no bound. Left out, 0.02 where
+            positives can be planted and 0.15 where queries have one each.
+        calibrate: what keeps the bound: learned odds of being an answer, or a margin to the positive.
         margin: relative margin, a share of the positive's score.
         absolute_margin: margin in units of the score.
         percentage: share of the positive's score that a negative may reach, 0.95 for instance.
@@ -123,8 +126,8 @@ def mine(
     asked, judge_digest = (None, None) if judge is None else _judge(judge)
     settings: dict[str, Any] = {
         "query_prompt": query_prompt, "passage_prompt": passage_prompt, "negatives": negatives,
-        "max_survival": max_survival, "relative_margin": margin, "absolute_margin": absolute_margin,
-        "percentage": percentage, "against": against, "depth": depth,
+        "max_survival": max_survival, "calibrate": calibrate, "relative_margin": margin,
+        "absolute_margin": absolute_margin, "percentage": percentage, "against": against, "depth": depth,
         "candidates_from": [] if candidates == "runs" else candidates,
         "first_rank": first_rank, "last_rank": last_rank, "min_score": min_score, "max_score": max_score,
         "guide_margin": guide_margin, "cross_encoder_margin": cross_encoder_margin,

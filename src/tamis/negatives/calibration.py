@@ -26,6 +26,7 @@ CAUTIOUS = 0.1  # relative margin where the data are too few to choose one (NV-R
 TOO_HARD = 0.0  # relative margin beside the odds: what scores like the positive is pushed from where that stands
 GRID = 200
 PLANTED = 0.02  # survival asked for by default where planted positives measure it
+FEW = 0.05  # where they are too few for that
 ALONE = 0.15  # and where queries' only positives do, which the passages' view cannot judge and which so look safer
 
 
@@ -178,9 +179,11 @@ def choose_margin(rules: Rules, trial: Trial, own: Callable[[], Trial], *, seed:
         the rules with the margin in them, and the audit as plain numbers and sentences.
     """
     target = rules.max_survival
+    alone = False
     if target is None and rules.calibrated:
-        alone = trial.by_odds and len(trial) < audit.needed(PLANTED)
-        target = ALONE if alone else PLANTED
+        enough = [bound for bound in (PLANTED, FEW) if len(trial) >= audit.needed(bound)]
+        alone = trial.by_odds and not enough
+        target = ALONE if alone else enough[0] if enough and trial.by_odds else PLANTED
     report: dict[str, Any] = {
         "planted": trial.hidden, "reached_pool": len(trial), "target": target, "mode": "planted", "warnings": [],
     }  # fmt: skip
@@ -188,7 +191,7 @@ def choose_margin(rules: Rules, trial: Trial, own: Callable[[], Trial], *, seed:
         _measure(rules, trial, (np.arange(0), np.arange(len(trial))), report)
         return rules, report
     wanted = audit.needed(target)
-    stand_ins = own() if len(trial) < wanted else None
+    stand_ins = own() if alone or len(trial) < wanted else None
     if stand_ins is not None and len(stand_ins) >= wanted:
         report["mode"] = "positive odds" if stand_ins.by_odds else "positive scores"
         unlike = "look less like answers to the query" if stand_ins.by_odds else "score lower"
