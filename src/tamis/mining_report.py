@@ -127,6 +127,11 @@ def _tiles(mined: MinedNegatives, truth: Mapping[str, Mapping[str, Any]] | None)
 
 def _audit_sentences(audit: Mapping[str, Any], truth: Mapping[str, Mapping[str, Any]] | None) -> list[str]:
     sentences = [audit["says"]]
+    if audit["mode"] == "positive odds":
+        sentences.append(
+            f"Without a ceiling {audit['expected_false']:.1%} of the negatives would be false, as far as the odds can "
+            "tell."
+        )
     kept = audit.get("kept_by_rules")
     if kept and kept["rate"] is not None:
         sentences.append(

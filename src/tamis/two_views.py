@@ -195,6 +195,24 @@ class PassageView:
         return self._model(self._features(pairs, likeness, beside)) - self._base
 
 
+def updated(probability: Array, log_ratio: Array) -> Array:
+    """A probability after evidence with this log-ratio of likelihoods (Bayes' rule).
+
+    Args:
+        probability: (p,) float in [0, 1).
+        log_ratio: (p,) float ``log P(v | answer) - log P(v | no answer)``.
+
+    Returns:
+        (p,) float64.
+
+    Example:
+        >>> updated(np.array([0.2]), np.log([4.0])).round(6).tolist()
+        [0.5]
+    """
+    with np.errstate(divide="ignore"):
+        return _sigmoid(np.log(probability) - np.log1p(-probability) + log_ratio)
+
+
 def best_two(keys: Array, values: Array, size: int) -> tuple[Array, Array]:
     """The best and the second best value of every key.
 

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from tamis.negatives import calibrated_negatives
 from tamis.negatives.calibrated import CalibratedNegatives
+from tamis.negatives.calibration import bound_alone
 from tests.behaviour import ArrayCase
 
 
@@ -46,7 +47,8 @@ def test_hidden_positives_stay_out():
     naive = (owner[nearest] == np.arange(len(queries))[:, None]).mean()
     assert naive > 0.5
     assert false_share(mined, owner) < 0.1 * naive
-    assert mined.audit["mode"] == "positive odds" and mined.audit["target"] == 0.15
+    assert mined.audit["mode"] == "positive odds"
+    assert mined.audit["target"] == bound_alone(mined.audit["expected_false"])
 
 
 def test_several_positives_are_planted():
@@ -55,6 +57,22 @@ def test_several_positives_are_planted():
     mined = calibrated_negatives(queries, passages, [[p[0], p[0] + 1] for p in positives], negatives=2)
     assert mined.audit["mode"] == "planted" and mined.audit["target"] == 0.02
     assert false_share(mined, owner) < 0.1
+
+
+def test_the_bound_follows_what_there_is_to_filter():
+    """Data that hide two answers of three ask for a stricter bound than data that hide none."""
+    queries, passages, owner, positives = world(0)
+    hiding = calibrated_negatives(queries, passages, positives, negatives=2)
+    alone = np.flatnonzero((owner >= len(queries)) | np.isin(np.arange(len(owner)), np.concatenate(positives)))
+    bare = calibrated_negatives(queries, passages[alone], [[i] for i in range(len(queries))], negatives=2)
+    assert hiding.audit["expected_false"] > 2 * bare.audit["expected_false"]
+    assert hiding.audit["target"] < bare.audit["target"]
+
+
+@pytest.mark.parametrize(("expected", "bound"), [(0.0, 0.3), (0.05, 0.3), (0.25, 0.2), (0.5, 0.1), (1.0, 0.05)])
+def test_the_bound_leaves_one_in_twenty(expected, bound):
+    """Bound times expected share is one in twenty, within 0.05 and 0.3."""
+    assert bound_alone(expected) == pytest.approx(bound)
 
 
 def test_picks_are_the_hardest_that_are_kept():

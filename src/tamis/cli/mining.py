@@ -71,7 +71,7 @@ def mine(
         split: which judgements to mine for; left out, train.
         negatives: negatives per query, at the most.
         max_survival: share of hidden positives that may become negatives; 1 asks for no bound. Left out, 0.02 where
-            positives can be planted and 0.15 where queries have one each.
+            positives can be planted; where queries have one each, what leaves 0.05 of the negatives false.
         calibrate: what keeps the bound: learned odds of being an answer, or a margin to the positive.
         margin: relative margin, a share of the positive's score.
         absolute_margin: margin in units of the score.
@@ -276,6 +276,9 @@ def describe_audit(mined: MinedNegatives) -> str:
         chosen = found.get("target") not in (None, 1) and found["mode"] != "none"
         target = f", chosen for a survival of at most {found['target']:g}" if chosen else ""
         lines.append(f"  margin: {margin['kind']} {margin['value']:.4f}{target}")
+    if found["mode"] == "positive odds":
+        expected = percent(found["expected_false"])
+        lines.append(f"  without a ceiling {expected} of the negatives would be false, as far as the odds can tell")
     kept = found.get("kept_by_rules")
     if kept and kept["rate"] is not None:
         low, high = kept["interval"]

@@ -1,5 +1,12 @@
 """Negatives: which negatives."""
 
+from tamis.negatives.ar2 import AdversarialRetrieverLoss as AdversarialRetrieverLoss
+from tamis.negatives.ar2 import AlternatingTrainer as AlternatingTrainer
+from tamis.negatives.ar2 import CandidateLists as CandidateLists
+from tamis.negatives.ar2 import RankerListwiseLoss as RankerListwiseLoss
+from tamis.negatives.ar2 import draw_lists as draw_lists
+from tamis.negatives.ar2 import pairwise_rewards as pairwise_rewards
+from tamis.negatives.ar2 import refresh_topk as refresh_topk
 from tamis.negatives.calibrated import CalibratedNegatives as CalibratedNegatives
 from tamis.negatives.calibrated import calibrated_negatives as calibrated_negatives
 from tamis.negatives.cet import CoupledEstimationLoss as CoupledEstimationLoss
@@ -35,3 +42,8 @@ from tamis.negatives.pamc import metanode_negatives as metanode_negatives
 from tamis.negatives.pamc import normalised_adjacency as normalised_adjacency
 from tamis.negatives.pamc import pamc_loss as pamc_loss
 from tamis.negatives.pamc import student_t_assignment as student_t_assignment
+from tamis.negatives.star_adore import DynamicIndex as DynamicIndex
+from tamis.negatives.star_adore import LambdaPairLoss as LambdaPairLoss
+from tamis.negatives.star_adore import STARLoss as STARLoss
+from tamis.negatives.star_adore import adore_step as adore_step
+from tamis.negatives.star_adore import mine_static as mine_static

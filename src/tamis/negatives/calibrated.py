@@ -4,7 +4,9 @@ Fixed margins fit one data set and miss the next: at 0.9 of the positive's score
 and one in two hundred of the Gospels. This method learns from the data at hand how an answer looks, from the query and
 from the query's known answers (``tamis.two_views`` holds the derivation), and drops the candidates with the highest
 odds. How high is too high is the conformal choice of ``tamis.negatives.calibration``: at most a share ``max_survival``
-of known positives, put among the candidates as strangers, would become negatives. What scores above the positive is
+of known positives, put among the candidates as strangers, would become negatives. Where queries have one positive each,
+the odds also tell how many negatives would be false without a ceiling, and the bound is what leaves one in twenty: data
+that hide few answers lose few hard negatives. What scores above the positive is
 left out too: such candidates are true negatives mostly, but a query that ranks them before its positive is one that the
 encoder has not understood, and training on them does harm. Nothing is set per data set, and no label of a hidden
 positive is used.
@@ -76,7 +78,7 @@ def calibrated_negatives(
         positives: per query the rows of its known positives, at least one each.
         negatives: how many per query at the most.
         max_survival: share of hidden positives that may become negatives, in (0, 1); None for 0.02 where queries with
-            several positives measure it, and 0.15 where queries have one each.
+            several positives measure it, and ``calibration.bound_alone`` of the odds where queries have one each.
         depth: candidates per query.
         seed: of planting and of the halves that choose and verify.
 
@@ -92,7 +94,7 @@ def calibrated_negatives(
         >>> queries = corpus[:100] + 0.3 * rng.standard_normal((100, 16)).astype(np.float32)
         >>> mined = calibrated_negatives(queries, corpus, [[i] for i in range(100)], negatives=2)
         >>> mined.indices.shape, mined.audit["target"]
-        ((100, 2), 0.15)
+        ((100, 2), 0.3)
     """
     queries = encoders.unit_rows(encoders.as_matrix(query_embeddings, "query_embeddings"), "query_embeddings")
     corpus = encoders.unit_rows(encoders.as_matrix(corpus_embeddings, "corpus_embeddings"), "corpus_embeddings")

@@ -27,7 +27,8 @@ TOO_HARD = 0.0  # relative margin beside the odds: what scores like the positive
 GRID = 200
 PLANTED = 0.02  # survival asked for by default where planted positives measure it
 FEW = 0.05  # where they are too few for that
-ALONE = 0.15  # and where queries' only positives do, which the passages' view cannot judge and which so look safer
+FALSE = 0.05  # where queries' only positives stand in: the share of negatives that may be false, by the odds
+ALONE = (0.05, 0.3)  # and the bounds of survival that this may ask for
 
 
 @dataclass(frozen=True)
@@ -166,7 +167,9 @@ def plant_and_place(
     return place(planted, reference, pool, rules, picker, guide, open_rivals, seed=seed, odds=odds, left_of=known)
 
 
-def choose_margin(rules: Rules, trial: Trial, own: Callable[[], Trial], *, seed: int) -> tuple[Rules, dict[str, Any]]:
+def choose_margin(
+    rules: Rules, trial: Trial, own: Callable[[], Trial], *, seed: int, expected: float | None = None
+) -> tuple[Rules, dict[str, Any]]:
     """Choose the margin if ``max_survival`` asks for it, and measure the survival rate either way.
 
     Args:
@@ -174,6 +177,7 @@ def choose_margin(rules: Rules, trial: Trial, own: Callable[[], Trial], *, seed:
         trial: planted positives in the pool.
         own: gives every query's positive in the pool as a stranger, for data with one positive per query.
         seed: of the split into halves.
+        expected: the share of negatives that would be false without a ceiling, as far as the odds can tell.
 
     Returns:
         the rules with the margin in them, and the audit as plain numbers and sentences.
@@ -183,9 +187,10 @@ def choose_margin(rules: Rules, trial: Trial, own: Callable[[], Trial], *, seed:
     if target is None and rules.calibrated:
         enough = [bound for bound in (PLANTED, FEW) if len(trial) >= audit.needed(bound)]
         alone = trial.by_odds and not enough
-        target = ALONE if alone else enough[0] if enough and trial.by_odds else PLANTED
+        target = bound_alone(expected or 0.0) if alone else enough[0] if enough and trial.by_odds else PLANTED
     report: dict[str, Any] = {
         "planted": trial.hidden, "reached_pool": len(trial), "target": target, "mode": "planted", "warnings": [],
+        "expected_false": expected,
     }  # fmt: skip
     if target is None or target == 1:
         _measure(rules, trial, (np.arange(0), np.arange(len(trial))), report)
@@ -214,6 +219,26 @@ def choose_margin(rules: Rules, trial: Trial, own: Callable[[], Trial], *, seed:
         )
         report["says"] = "Nothing is known of how many of these negatives are false."
     return rules, report
+
+
+def bound_alone(expected: float) -> float:
+    """The survival to ask for where a share of the negatives would be false without a ceiling.
+
+    If a ceiling lets a share s of the answers pass, about ``s * expected`` of the negatives are false; this is the
+    s at which that is ``FALSE``, within ``ALONE``. Data that hide few answers are filtered little.
+
+    Args:
+        expected: in [0, 1].
+
+    Returns:
+        the bound.
+
+    Example:
+        >>> bound_alone(0.5), bound_alone(0.01)
+        (0.1, 0.3)
+    """
+    least, most = ALONE
+    return float(np.clip(FALSE / max(expected, FALSE), least, most))
 
 
 def halves(count: int, seed: int) -> tuple[Array, Array]:

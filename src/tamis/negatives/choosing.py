@@ -14,6 +14,7 @@ from tamis.negatives.filters import Decision
 from tamis.negatives.odds import Odds
 from tamis.negatives.picking import Picker
 from tamis.negatives.rules import Reference, Rules, Scorer
+from tamis.randomness import child_seed
 from tamis.two_views import PairScores
 
 Array = np.ndarray[Any, Any]
@@ -88,6 +89,10 @@ def choose(
 
     without = rules.without_margin()
     rivals = open_under(without if odds is None else rules)
+    expected = None
+    if odds is not None:
+        unbounded = picker.pick(found, np.where(rivals, 0.0, -np.inf), child_seed(seed, "unbounded"))
+        expected = odds.false_share(unbounded)
     trial = calibration.plant_and_place(hideable, kin, pool, rules, picker, guide, rivals, seed=seed, odds=odds)
 
     def own_positives() -> calibration.Trial:
@@ -97,7 +102,7 @@ def choose(
         rivals = open_under(without)
         return calibration.place(planted, None, pool, rules, picker, guide, rivals, seed=seed, odds=odds)
 
-    rules, report = calibration.choose_margin(rules, trial, own_positives, seed=seed)
+    rules, report = calibration.choose_margin(rules, trial, own_positives, seed=seed, expected=expected)
     likely = None if odds is None else odds.candidates
     decisions = rules.decide(found.scores, found.ranks, reference, guide_scores, likely)
     return Chosen(rules, [*earlier, *decisions], trial, report)

@@ -15,7 +15,7 @@ import numpy as np
 from tamis.lexical import LexicalIndex
 from tamis.negatives.candidates import Pool
 from tamis.search import pair_scores
-from tamis.two_views import Answers, PairScores, PassageView, QueryView, Seen
+from tamis.two_views import Answers, PairScores, PassageView, QueryView, Seen, updated
 
 Array = np.ndarray[Any, Any]
 FEWEST = 20  # known positives in the pool below which nothing is learned
@@ -46,13 +46,16 @@ class Odds:
         owners = np.bincount(self._answers.passage, minlength=passages)
         self._query_view = QueryView(candidates, known, len(everyone), passages, owners)
         log_odds = self._query_view.log_odds(candidates)
+        probability = self._query_view.probability(log_odds)
         self._passage_view = None
         if passage_scores is not None:
-            probability = self._query_view.probability(log_odds)
             self._passage_view = PassageView(candidates, probability, self._answers, passage_scores, passages)
-            log_odds = log_odds + self._passage_view.log_ratios
+            ratios = self._passage_view.log_ratios
+            log_odds, probability = log_odds + ratios, updated(probability, ratios)
         self.candidates = np.full(found.indices.shape, -np.inf)
         self.candidates[rows, columns] = log_odds
+        self._probability = np.zeros(found.indices.shape, np.float32)
+        self._probability[rows, columns] = probability
 
     @classmethod
     def learn(
@@ -65,6 +68,19 @@ class Odds:
         if reached < FEWEST or not pool.candidates.present.any():
             return None
         return cls(pool, positives, passages, passage_scores)
+
+    def false_share(self, picks: Array) -> float:
+        """The share of some picks that are answers, as far as the two views can tell.
+
+        Args:
+            picks: (q, n) int64 columns of the pool, -1 for none.
+
+        Returns:
+            the mean probability of being an answer, 0 without picks.
+        """
+        there = picks >= 0
+        likely = np.take_along_axis(self._probability, np.maximum(picks, 0), 1)
+        return float(likely[there].mean()) if there.any() else 0.0
 
     def of(self, query: Array, passage: Array, rank: Array, left: Sequence[Array] | None) -> Array:
         """Log-odds of known positives taken for strangers.
