@@ -110,7 +110,7 @@ def kmeans(
 ) -> KMeans:
     """Lloyd's k-means in blocks, plain (squared distance) or spherical (cosine).
 
-    Starts from k-means++ (Arthur and Vassilvitskii 2007; with greedy trials up to k = 64) on a sample of
+    Starts from k-means++ (Arthur and Vassilvitskii 2007, with greedy trials) on a sample of
     ``max(8 k, 10,000)`` rows, or from k random rows; a cluster that runs empty restarts at the row that is farthest
     from its centroid. Stops when no row changes its cluster.
 
@@ -353,7 +353,8 @@ def _first_centroids(rows: Tensor, k: int, init: str, rng: np.random.Generator) 
     most = max(8 * k, 10_000)
     sample = rows if n <= most else rows[torch.from_numpy(np.sort(rng.choice(n, most, replace=False))).to(rows.device)]
     lengths = sample.square().sum(dim=1)
-    trials = 2 + int(math.log(k)) if k <= 64 else 1  # greedy trials pay where clusters are few
+    # Greedy trials find better starts; where clusters are many, for no more work than four rounds over all rows.
+    trials = 2 + int(math.log(k)) if k <= 64 else max(1, min(24, 4 * n // len(sample)))
     chosen = [int(rng.integers(len(sample)))]
     nearest = (lengths + lengths[chosen[0]] - 2 * (sample @ sample[chosen[0]])).clamp_min(0)
     while len(chosen) < k:

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
+from tamis.cli.cluster import engine as engine_of
 from tamis.cli.screen import percent, progress, quiet_libraries, say, table
 from tamis.results import MinedNegatives
 
@@ -53,6 +54,10 @@ def mine(
     pick_temperature: float = 0.05,
     seed: int = 0,
     max_memory: str = "256MB",
+    engine: Literal["local", "ray"] = "local",
+    address: str | None = None,
+    workers: int | None = None,
+    shard_rows: int | None = None,
 ) -> None:
     """Mine negatives that can be trusted, with an audit that says how far.
 
@@ -104,6 +109,11 @@ def mine(
         pick_temperature: of the soft draw.
         seed: of everything that is drawn.
         max_memory: memory for the blocks of the search.
+        engine: where texts are encoded and vectors searched; the result is the same.
+        address: of a running Ray cluster that this machine belongs to, "auto" or host:port; left out, one is started
+            here.
+        workers: tasks of the cluster at once; left out, one per processor.
+        shard_rows: passages per task of the search; left out, 256 MB of vectors.
     """
     from tamis import encoders, runs
     from tamis.data import read
@@ -142,7 +152,7 @@ def mine(
     given = [None if p is None else runs.file_digest(p) for p in (query_embeddings, corpus_embeddings)]
     listed = [runs.file_digest(path) for path in run or ()]
     opinions = [None if reader is None else reader.fingerprint(), judge_digest]
-    with runs.locked(output):
+    with runs.locked(output), engine_of(engine, address=address, workers=workers, shard_rows=shard_rows) as where:
         made_from = {"encoders": prints, "embeddings": given, "runs": listed, "opinions": opinions}
         key = runs.run_key(found, settings | made_from)
         if runs.is_current(output, key):
@@ -160,11 +170,13 @@ def mine(
             plan = replace(plans[0], seconds=sum(p.seconds for p in plans), peak_bytes=sum(p.peak_bytes for p in plans))
             say(f"Plan     {plan}")
             plan.refuse_unless_it_fits()
+            if engine != "local" and plan.dimensions:
+                say(f"Cluster  {where.plan(plan.queries, plan.passages, plan.dimensions, wanted, max_memory=block)}")
             mined = mine_negatives(
                 found, encoder=models or None, query_embeddings=vectors[0], corpus_embeddings=vectors[1], guide=second,
                 runs=run or (),
                 cross_encoder=reader, judge=asked,
-                max_memory=block, folder=output, progress=progress, **settings,
+                max_memory=block, folder=output, progress=progress, engine=where, **settings,
             )  # fmt: skip
             mined.summary["peak_memory_mb"] = _peak_memory_mb()
             runs.save(mined, output, key=key)
@@ -274,7 +286,7 @@ def describe_audit(mined: MinedNegatives) -> str:
     margin = found.get("margin")
     if margin and margin["value"] is not None:
         chosen = found.get("target") not in (None, 1) and found["mode"] != "none"
-        target = f", chosen for a survival of at most {found['target']:g}" if chosen else ""
+        target = f", chosen for a survival of at most {found['target']:.3g}" if chosen else ""
         lines.append(f"  margin: {margin['kind']} {margin['value']:.4f}{target}")
     if found["mode"] == "positive odds":
         expected = percent(found["expected_false"])

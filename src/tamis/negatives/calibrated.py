@@ -94,7 +94,7 @@ def calibrated_negatives(
         >>> queries = corpus[:100] + 0.3 * rng.standard_normal((100, 16)).astype(np.float32)
         >>> mined = calibrated_negatives(queries, corpus, [[i] for i in range(100)], negatives=2)
         >>> mined.indices.shape, mined.audit["target"]
-        ((100, 2), 0.3)
+        ((100, 2), 0.3333333333333333)
     """
     queries = encoders.unit_rows(encoders.as_matrix(query_embeddings, "query_embeddings"), "query_embeddings")
     corpus = encoders.unit_rows(encoders.as_matrix(corpus_embeddings, "corpus_embeddings"), "corpus_embeddings")

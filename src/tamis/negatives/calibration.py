@@ -28,7 +28,7 @@ GRID = 200
 PLANTED = 0.02  # survival asked for by default where planted positives measure it
 FEW = 0.05  # where they are too few for that
 FALSE = 0.05  # where queries' only positives stand in: the share of negatives that may be false, by the odds
-ALONE = (0.05, 0.3)  # and the bounds of survival that this may ask for
+ALONE = (0.05, 1 / 3)  # and the bounds of survival that this may ask for
 
 
 @dataclass(frozen=True)
@@ -201,7 +201,7 @@ def choose_margin(
         report["mode"] = "positive odds" if stand_ins.by_odds else "positive scores"
         unlike = "look less like answers to the query" if stand_ins.by_odds else "score lower"
         report["warnings"].append(
-            f"{len(trial)} planted positives reached the pool and a bound of {target:g} needs {wanted}: the ceiling "
+            f"{len(trial)} planted positives reached the pool and a bound of {target:.3g} needs {wanted}: the ceiling "
             f"comes from the queries' own positives. It does not cover hidden positives that {unlike} than those."
         )
         rules = _chosen(rules, stand_ins, target, report, seed)
@@ -214,8 +214,8 @@ def choose_margin(
         queries = 0 if stand_ins is None else len(stand_ins)
         report |= {"mode": "none", "margin": {"kind": "relative", "value": CAUTIOUS}}
         report["warnings"].append(
-            f"No margin can be chosen from {len(trial)} planted positives and {queries} queries; a bound of {target:g} "
-            f"needs {wanted} of either. A relative margin of {CAUTIOUS:g} stands in, and its rate is unknown."
+            f"No margin can be chosen from {len(trial)} planted positives and {queries} queries; a bound of "
+            f"{target:.3g} needs {wanted} of either. A relative margin of {CAUTIOUS:g} stands in; its rate is unknown."
         )
         report["says"] = "Nothing is known of how many of these negatives are false."
     return rules, report
@@ -235,7 +235,7 @@ def bound_alone(expected: float) -> float:
 
     Example:
         >>> bound_alone(0.5), bound_alone(0.01)
-        (0.1, 0.3)
+        (0.1, 0.3333333333333333)
     """
     least, most = ALONE
     return float(np.clip(FALSE / max(expected, FALSE), least, most))
@@ -258,7 +258,7 @@ def _chosen(rules: Rules, trial: Trial, target: float, report: dict[str, Any], s
     report["supported"] = float(bounds[at])
     if not len(held):
         report["warnings"].append(
-            f"{len(trial)} hidden positives reached the pool; a bound of {target:g} needs {audit.needed(target)}, so "
+            f"{len(trial)} hidden positives reached the pool; a bound of {target:.3g} needs {audit.needed(target)}, so "
             f"the strongest margin is taken, and it bounds survival at {bounds[at]:.3f}."
         )
     step = float(steps[at])

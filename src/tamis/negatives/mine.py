@@ -19,6 +19,7 @@ import numpy as np
 
 from tamis import __version__, checks, encoders
 from tamis.data import RetrievalData, from_python
+from tamis.engine import HERE, Engine
 from tamis.method import Method
 from tamis.negatives import (
     audit,
@@ -94,6 +95,7 @@ def mine_negatives(
     max_memory: int = 256 * 2**20,
     folder: str | Path | None = None,
     progress: Progress | None = None,
+    engine: Engine = HERE,
 ) -> MinedNegatives:
     """Mine negatives for every query, and measure how many of them would be false.
 
@@ -120,7 +122,7 @@ def mine_negatives(
         depth: candidates per query; None for ``default_depth(negatives, last_rank)``.
         max_survival: the share of hidden positives that may become negatives, in (0, 1]; 1 asks for no bound. Without
             it and without a margin, 0.02 where 98 positives can be planted, 0.05 where 38 can, else (queries have one
-            each) the bound from 0.05 to 0.3 that leaves 0.05 of the negatives false, as far as the odds can tell.
+            each) the bound from 0.05 to 1/3 that leaves 0.05 of the negatives false, as far as the odds can tell.
         calibrate: what the bound is kept with: "odds" of being an answer, or a "margin" to the positive.
         absolute_margin: see ``filters.margin_ceiling``.
         relative_margin: see ``filters.margin_ceiling``.
@@ -149,6 +151,7 @@ def mine_negatives(
         max_memory: bytes for the blocks of the search.
         folder: keeps vectors there and reuses them when nothing changed.
         progress: wraps the encoding loop, ``progress(shards, label)``.
+        engine: where texts are encoded and vectors searched: this machine, or ``tamis.integrations.ray.RayEngine``.
 
     Returns:
         the negatives, what was dropped and why, and a report with the funnel and the audit.
@@ -213,7 +216,7 @@ def mine_negatives(
     by_vectors, by_words = candidates.kinds(candidates_from, len(files))
     read_runs = [read_run(path, data.queries.ids, data.corpus.ids) for path in files]
 
-    embedder = Embedder(data, query_prompt, passage_prompt, similarity, cache, progress)
+    embedder = Embedder(data, query_prompt, passage_prompt, similarity, cache, progress, engine)
     checks.require(encoder != [], "encoder must be one or several: got an empty list.")
     models = encoder if by_vectors else ()
     vectors, encoder_names = embedder.under_each(models, (query_embeddings, corpus_embeddings))
@@ -235,6 +238,7 @@ def mine_negatives(
             runs=part.runs,
             shape=part.shape,
             max_memory=max_memory,
+            engine=engine,
         )
 
     whole = (len(data.queries), len(data.corpus))
