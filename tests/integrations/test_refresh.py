@@ -14,6 +14,7 @@ import torch
 
 from tamis import cli, encoders, runs
 from tamis.data import from_python
+from tamis.integrations import objectives
 from tamis.negatives.mine import mine_negatives
 from tests import tiny as tiny_model
 from tests import verses
@@ -285,9 +286,7 @@ def fit(model, mined, output, objective=None, **options):
     rows = training.MinedRows(mined[0], negatives=3)
     sampler = NoDuplicatesBatchSampler(rows.keys(), 16, min_batch_size=8, seed=0)
     settings = {"epochs": 3.0, "learning_rate": 5e-3, "negatives": 3, "known": mined[1], "output": output} | options
-    return training.train(
-        model, mined[0], objective or training.contrastive_objective(), batch_sampler=sampler, **settings
-    )
+    return training.train(model, mined[0], objective or objectives.contrastive(), batch_sampler=sampler, **settings)
 
 
 @pytest.mark.slow
@@ -303,7 +302,7 @@ def test_each_epoch_learns_from_the_negatives_of_its_weights(mined, model, data,
 
     def objective(queries, positives, negatives, facts):
         seen[len(weights)].append((facts.queries.tolist(), facts.passages[len(queries) :].tolist()))
-        return training.contrastive_objective()(queries, positives, negatives, facts)
+        return objectives.contrastive()(queries, positives, negatives, facts)
 
     monkeypatch.setattr(training, "refresh", watched)
     told = []

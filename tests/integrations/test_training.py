@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from tamis.integrations import objectives
 from tamis.negatives.mine import mine_negatives as mine
 from tests import verses
 
@@ -70,24 +71,11 @@ def test_the_loss_equals_a_plain_softmax(mined):
     _, passages, facts = rows.batch([0, 1, 2, 400])
     torch.manual_seed(0)
     q, p = torch.randn(4, 8), torch.randn(len(passages), 8)
-    loss = training.MinedLoss(Words(), training.contrastive_objective(temperature=0.1))
+    loss = training.MinedLoss(Words(), objectives.contrastive(temperature=0.1))
     ours = loss([{"x": q}, {"x": p}], vars(facts))
     unit = torch.nn.functional.normalize
     logits = unit(q, dim=1) @ unit(p, dim=1).T / 0.1 + facts.log_weights
     assert ours.item() == pytest.approx(torch.nn.functional.cross_entropy(logits, torch.arange(4)).item(), rel=1e-5)
-
-
-def test_gistembed_without_a_say_equals_the_plain_blocks(mined):
-    """The guided objective runs on the same facts and drops more than it would without a guide that objects."""
-    rows = training.MinedRows(mined, negatives=3)
-    _, passages, facts = rows.batch(range(8))
-    torch.manual_seed(0)
-    q, p = torch.randn(8, 8), torch.randn(len(passages), 8)
-    encoder = verses.LetterEncoder()
-    guide = encoder.encode(mined.queries.texts), encoder.encode(mined.corpus.texts)
-    objective = training.gistembed_objective(guide, temperature=0.1)
-    value = training.MinedLoss(Words(), objective)([{"x": q}, {"x": p}], vars(facts))
-    assert torch.isfinite(value)
 
 
 def test_freezing_names_what_it_cannot_find():

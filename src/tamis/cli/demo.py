@@ -159,7 +159,7 @@ def _trained(
 ) -> Evaluation:
     """A copy of the model, trained on the negatives and judged."""
     from tamis.batches import NoDuplicatesBatchSampler
-    from tamis.integrations import training
+    from tamis.integrations import objectives, training
     from tamis.integrations.sentence_transformers import SentenceEncoder
     from tamis.retrieval import evaluate
 
@@ -168,7 +168,7 @@ def _trained(
     training.train(
         model,
         mined,
-        training.contrastive_objective(temperature=0.05),
+        objectives.contrastive(temperature=0.05),
         batch_sampler=NoDuplicatesBatchSampler(rows.keys(), 16, drop_last=True, seed=seed),
         output=folder,
         negatives=negatives,

@@ -53,7 +53,7 @@ def mine(
     pick: Literal["top", "random", "softmax"] = "top",
     pick_temperature: float = 0.05,
     seed: int = 0,
-    max_memory: str = "256MB",
+    max_memory: str | None = None,
     engine: Literal["local", "ray"] = "local",
     address: str | None = None,
     workers: int | None = None,
@@ -76,7 +76,7 @@ def mine(
         split: which judgements to mine for; left out, train.
         negatives: negatives per query, at the most.
         max_survival: share of hidden positives that may become negatives; 1 asks for no bound. Left out, 0.02 where
-            positives can be planted; where queries have one each, what leaves 0.05 of the negatives false.
+            positives can be planted; where queries have one each, what leaves 0.03 of the negatives false by the odds.
         calibrate: what keeps the bound: learned odds of being an answer, or a margin to the positive.
         margin: relative margin, a share of the positive's score.
         absolute_margin: margin in units of the score.
@@ -108,7 +108,8 @@ def mine(
         pick: hardest first, at random, or drawn softly by score.
         pick_temperature: of the soft draw.
         seed: of everything that is drawn.
-        max_memory: memory for the blocks of the search.
+        max_memory: the most memory the run may take, 2GB for instance; a run that would need more is refused. Vectors
+            in .npy files may be larger: they are read piece by piece. Left out, what the machine has.
         engine: where texts are encoded and vectors searched; the result is the same.
         address: of a running Ray cluster that this machine belongs to, "auto" or host:port; left out, one is started
             here.
@@ -119,10 +120,13 @@ def mine(
     from tamis.data import read
     from tamis.files import read_embeddings
     from tamis.negatives.mine import default_depth, mine_negatives
+    from tamis.mapped import is_mapped
     from tamis.plan import parse_bytes, plan_mining
+    from tamis.search import DEFAULT_MEMORY
 
     found = read(data, split=split)
-    block = parse_bytes(max_memory)
+    limit = None if max_memory is None else parse_bytes(max_memory)
+    block = DEFAULT_MEMORY if limit is None else min(DEFAULT_MEMORY, limit // 8)
     vectors = [
         None if path is None else read_embeddings(path, table.ids)
         for path, table in ((query_embeddings, found.queries), (corpus_embeddings, found.corpus))
@@ -163,13 +167,19 @@ def mine(
             size = next((v.shape[1] for v in vectors if v is not None), 0)
             plans = [
                 plan_mining(
-                    found.queries, found.corpus, encoder=model, dimensions=size, depth=wanted, block_bytes=block
+                    found.queries,
+                    found.corpus,
+                    encoder=model,
+                    dimensions=size,
+                    depth=wanted,
+                    block_bytes=block,
+                    in_files=model is None and is_mapped(vectors[1]),
                 )
                 for model in models or [None]
             ]
             plan = replace(plans[0], seconds=sum(p.seconds for p in plans), peak_bytes=sum(p.peak_bytes for p in plans))
             say(f"Plan     {plan}")
-            plan.refuse_unless_it_fits()
+            plan.refuse_unless_it_fits(limit)
             if engine != "local" and plan.dimensions:
                 say(f"Cluster  {where.plan(plan.queries, plan.passages, plan.dimensions, wanted, max_memory=block)}")
             mined = mine_negatives(

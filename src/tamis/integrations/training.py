@@ -12,7 +12,6 @@ import math
 import shutil
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +20,8 @@ import torch
 from torch import Tensor, nn
 
 from tamis import checks, runs
-from tamis.contrastive import info_nce
+from tamis.integrations.objectives import BatchFacts, Objective
 from tamis.integrations.refresh import Refreshed, check, refresh
-from tamis.losses.gistembed import GISTEmbedLoss
 from tamis.ngrams import text_groups
 from tamis.randomness import child_seed
 from tamis.results import MinedNegatives
@@ -31,25 +29,6 @@ from tamis.results import MinedNegatives
 Array = np.ndarray[Any, Any]
 VECTORS = "refresh"
 """Folder inside the output that holds vectors while a training with refreshes runs."""
-
-
-@dataclass(frozen=True)
-class BatchFacts:
-    """What a loss may know of a batch beside the embeddings.
-
-    Args:
-        log_weights: (b, b + m) float32, queries against positives and then negatives; ``-inf`` for known answers.
-        queries: (b,) int64 query rows.
-        passages: (b + m,) int64 corpus rows, positives first.
-    """
-
-    log_weights: Tensor
-    queries: Tensor
-    passages: Tensor
-
-
-Objective = Callable[[Tensor, Tensor, Tensor, BatchFacts], Tensor]
-"""``objective(queries (b, d), positives (b, d), negatives (m, d), facts) -> scalar``."""
 
 
 class MinedRows:
@@ -149,50 +128,6 @@ class MinedLoss(nn.Module):
         return self.objective(queries, passages[: len(queries)], passages[len(queries) :], facts)
 
 
-def contrastive_objective(*, temperature: float = 0.05) -> Objective:
-    """InfoNCE over the batch's positives and mined negatives, known answers masked."""
-
-    def objective(queries: Tensor, positives: Tensor, negatives: Tensor, facts: BatchFacts) -> Tensor:
-        candidates = torch.cat([positives, negatives])
-        return info_nce(queries, candidates, temperature=temperature, log_weights=facts.log_weights.to(queries))
-
-    return objective
-
-
-def gistembed_objective(guide: tuple[Array, Array], *, temperature: float = 0.05, margin: float = 0.0) -> Objective:
-    """GISTEmbed over the batch, guided by vectors that stand still.
-
-    Args:
-        guide: (q, d) query and (n, d) passage vectors of the guide, by row; the mining encoder's vectors will do.
-        temperature: divides the similarities.
-        margin: absolute margin of the guide's threshold.
-
-    Returns:
-        the objective.
-    """
-    loss = GISTEmbedLoss(temperature=temperature, margin=margin)
-
-    def objective(queries: Tensor, positives: Tensor, negatives: Tensor, facts: BatchFacts) -> Tensor:
-        b = len(queries)
-        seen = torch.from_numpy(np.asarray(guide[1][facts.passages.cpu().numpy()])).to(queries)
-        asked = torch.from_numpy(np.asarray(guide[0][facts.queries.cpu().numpy()])).to(queries)
-        log_weights = facts.log_weights.to(queries)
-        some = len(negatives) > 0
-        value: Tensor = loss(
-            queries,
-            positives,
-            negatives if some else None,
-            guide_anchors=asked,
-            guide_positives=seen[:b],
-            guide_negatives=seen[b:] if some else None,
-            positive_log_weights=log_weights[:, :b],
-            negative_log_weights=log_weights[:, b:] if some else None,
-        )
-        return value
-
-    return objective
-
-
 def train(
     model: Any,
     mined: MinedNegatives,
@@ -221,7 +156,7 @@ def train(
     Args:
         model: the model; its weights change.
         mined: the negatives.
-        objective: ``contrastive_objective(...)``, ``gistembed_objective(...)`` or your own.
+        objective: one of ``tamis.integrations.objectives`` or your own.
         batch_sampler: yields lists of rows, see ``MinedRows.keys`` for what they must not repeat.
         output: folder for the trainer's own files.
         negatives: at most this many mined negatives per query; 0 for in-batch negatives only.

@@ -8,6 +8,12 @@ from tamis.losses.asl import micro_average_precision as micro_average_precision
 from tamis.losses.asl import norm_ratio_log_weights as norm_ratio_log_weights
 from tamis.losses.asl import norm_ratio_loss as norm_ratio_loss
 from tamis.losses.asl import recall_at_precision as recall_at_precision
+from tamis.losses.cir_uncertainty import GaussianFeatureAugmenter as GaussianFeatureAugmenter
+from tamis.losses.cir_uncertainty import MultiGrainedUncertaintyLoss as MultiGrainedUncertaintyLoss
+from tamis.losses.cir_uncertainty import apply_fluctuation as apply_fluctuation
+from tamis.losses.cir_uncertainty import coarse_weight as coarse_weight
+from tamis.losses.cir_uncertainty import gaussian_feature_augment as gaussian_feature_augment
+from tamis.losses.cir_uncertainty import uncertainty_regularized_loss as uncertainty_regularized_loss
 from tamis.losses.gistembed import GISTEmbedLoss as GISTEmbedLoss
 from tamis.losses.global_lbl import ExpertLoadTracker as ExpertLoadTracker
 from tamis.losses.global_lbl import expert_specialization as expert_specialization
