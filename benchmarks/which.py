@@ -23,6 +23,8 @@ import torch
 from downstream import FROZEN, STEPS, Lab, Weights, pooled
 
 import tamis
+from tamis.batches import ClusterBatchSampler, GuardedClusterSampler, TopicBatchSampler, guide_judge
+from tamis.clustering import kmeans
 from tamis.integrations import objectives
 from tamis.integrations.objectives import Guide, Objective
 from tamis.integrations.training import MinedRows
@@ -99,8 +101,46 @@ LOSSES: dict[str, Callable[[Bench, int, int], Objective]] = {
     "stationary": lambda bench, steps, seed: objectives.compatible(bench.guide, bench.groups),
     "lol": lambda bench, steps, seed: objectives.Feedback(384, seed=seed),
     "cir_uncertainty": lambda bench, steps, seed: objectives.Uncertainty(steps),
+    "mochi": lambda bench, steps, seed: objectives.Mixing(seed=seed),
+    "batchformer": lambda bench, steps, seed: objectives.BatchAttention(384, seed=seed),
+    "rtd": lambda bench, steps, seed: objectives.target_anchored(),
+    "spn4cir": lambda bench, steps, seed: objectives.WholeBank(bench.guide, bench.mined.positives),
+    "star_adore": lambda bench, steps, seed: objectives.live_index(bench.guide, bench.mined.positives),
 }
-BATCHES: dict[str, Callable[[Bench, int], Iterator[list[int]]]] = {}
+
+
+def ngame(bench: Bench, seed: int) -> Iterator[list[int]]:
+    sampler = ClusterBatchSampler(
+        len(bench.guide.queries),
+        SIZE,
+        cluster_size=SIZE,
+        schedule={},
+        power_of_two=False,
+        shuffle_within=True,
+        seed=seed,
+    )
+    sampler.update(bench.guide.queries, 0)
+    return epochs(sampler)
+
+
+def tas_balanced(bench: Bench, seed: int) -> Iterator[list[int]]:
+    queries = bench.guide.queries
+    topics = kmeans(queries, len(queries) // (8 * SIZE), spherical=True, seed=seed).labels
+    return epochs(TopicBatchSampler(topics, SIZE, seed=seed))
+
+
+def guarded_clusters(bench: Bench, seed: int) -> Iterator[list[int]]:
+    queries, own = bench.guide.queries, bench.lab.task.shown
+    sampler = GuardedClusterSampler(len(queries), SIZE, seed=seed)
+    sampler.update(queries, 0, judge=guide_judge(queries, bench.guide.passages[own], keys=bench.groups[own]))
+    return epochs(sampler)
+
+
+BATCHES: dict[str, Callable[[Bench, int], Iterator[list[int]]]] = {
+    "ngame": ngame,
+    "tas_balanced": tas_balanced,
+    "guarded_clusters": guarded_clusters,
+}
 
 
 def run(bench: Bench, arm: str, seed: int) -> Array:
@@ -125,7 +165,7 @@ def main() -> None:
     kept.mkdir(parents=True, exist_ok=True)
     results: dict[tuple[str, str], Array] = {}
     for name in chosen.tasks:
-        bench = None
+        bench: Bench | None = None
         for arm in chosen.arms:
             for seed in chosen.seeds:
                 file = kept / f"{name}.{arm.replace(' ', '_')}.{seed}.npy"

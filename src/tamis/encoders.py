@@ -18,7 +18,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 import torch
 
-from tamis import checks, files
+from tamis import checks, files, mapped
 
 Array = np.ndarray[Any, Any]
 SHARD = 2048
@@ -216,14 +216,13 @@ def unit_rows(vectors: Array, name: str) -> Array:
         name: what an error calls them.
 
     Returns:
-        (n, d) float32; the input itself when its rows have length one already.
+        (n, d) float32; the input itself when its rows have length one already, in a file when it is in one.
 
     Raises:
         ValueError: when a row is zero or not finite; names the first one.
     """
     norms = np.empty(len(vectors))
-    blocks = [slice(start, start + SHARD) for start in range(0, len(vectors), SHARD)]
-    for rows in blocks:
+    for rows in mapped.pieces(vectors):
         block = np.asarray(vectors[rows], np.float64)
         norms[rows] = np.sqrt(np.einsum("nd,nd->n", block, block))
     if not np.isfinite(norms).all():
@@ -232,9 +231,10 @@ def unit_rows(vectors: Array, name: str) -> Array:
     checks.require(len(zero) == 0, f"{name} must not hold zero vectors: row {zero[0] if len(zero) else ''} is zero.")
     if vectors.dtype == np.float32 and np.abs(norms - 1).max() < 1e-6:
         return vectors
-    units = np.empty(vectors.shape, np.float32)
-    for rows in blocks:
+    units = mapped.scratch(vectors.shape) if mapped.is_mapped(vectors) else np.empty(vectors.shape, np.float32)
+    for rows in mapped.pieces(vectors):
         units[rows] = vectors[rows] / norms[rows, None]
+        mapped.release(units, rows.start, rows.stop)
     return units
 
 
@@ -246,6 +246,7 @@ def encode(
     folder: Path | None = None,
     stem: str = "vectors",
     progress: Callable[[Iterable[int], str], Iterable[int]] | None = None,
+    run: Callable[[Encoder, Iterable[list[str]]], Iterable[Any]] | None = None,
 ) -> Array:
     """Encode texts in shards; with a folder the vectors are kept and reused as long as nothing changed.
 
@@ -256,6 +257,7 @@ def encode(
         folder: where ``<stem>.npy`` and ``<stem>.json`` are kept; None keeps nothing.
         stem: name of the two files.
         progress: wraps the iteration over shards, ``progress(shards, label)``.
+        run: encodes batches of texts in order, see ``tamis.engine.Engine.encode``; None does it here.
 
     Returns:
         (n, d) float32; a memory map when a folder is given.
@@ -270,12 +272,12 @@ def encode(
         key = _cache_key(encoder, texts, prompt)
         done, array = _open_cache(folder, stem, key, len(texts))
         shards = range(done, len(texts), SHARD)
+    blocks = ([prompt + text for text in texts[start : start + SHARD]] for start in shards)
+    encoded = iter(map(encoder.encode, blocks) if run is None else run(encoder, blocks))
     for start in progress(shards, f"encode {stem}") if progress else shards:
-        block = [prompt + text for text in texts[start : start + SHARD]]
-        vectors = as_matrix(encoder.encode(block), "the encoder's output")
+        vectors, rows = as_matrix(next(encoded), "the encoder's output"), min(SHARD, len(texts) - start)
         checks.require(
-            len(vectors) == len(block),
-            f"the encoder must give one row per text: {len(block)} texts, {len(vectors)} rows.",
+            len(vectors) == rows, f"the encoder must give one row per text: {rows} texts, {len(vectors)} rows."
         )
         checks.finite("the encoder's output", vectors)
         if array is None:
@@ -283,10 +285,10 @@ def encode(
             array = np.empty(shape, np.float32) if folder is None else _new_cache(folder, stem, shape)
         checks.matrix("the encoder's output", vectors, columns=array.shape[1])
         if folder is None:
-            array[start : start + len(block)] = vectors
+            array[start : start + rows] = vectors
         else:
             _write_rows(folder / f"{stem}.npy", array, start, vectors)
-            state = {"key": key, "done": start + len(block), "rows": len(texts)}
+            state = {"key": key, "done": start + rows, "rows": len(texts)}
             files.write_text(folder / f"{stem}.json", json.dumps(state))
     checks.require(array is not None, f"there are no {stem} to encode.")
     vectors_of_all: Array = array

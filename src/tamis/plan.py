@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from tamis import encoders
+from tamis import encoders, mapped
 from tamis.results import Table
 
 
@@ -43,22 +43,39 @@ class Plan:
             f"peak about {self.peak_bytes / 2**30:.2f} GB, about {duration(self.seconds)}"
         )
 
-    def refuse_unless_it_fits(self) -> None:
+    def refuse_unless_it_fits(self, limit: int | None = None) -> None:
         """Stop before the work when the memory is not there.
+
+        Args:
+            limit: the most that the process may take, with what it takes now; None for what the machine has.
 
         Raises:
             ValueError: with what is needed, what is free, and what to change.
         """
+        taken = resident_memory() if limit is not None else None
+        if limit is not None and taken is not None and taken + self.peak_bytes > limit:
+            raise ValueError(
+                f"mining needs about {self.peak_bytes / 2**30:.1f} GB above the {taken / 2**30:.1f} GB taken now, and "
+                f"--max-memory is {limit / 2**30:.1f} GB: raise it, lower --depth ({self.depth}), or give vectors as "
+                ".npy files, which are read piece by piece."
+            )
         free = free_memory()
         if free is not None and self.peak_bytes > free:
             raise ValueError(
                 f"mining needs about {self.peak_bytes / 2**30:.1f} GB and {free / 2**30:.1f} GB are free: lower "
-                f"--depth ({self.depth}) or --max-memory ({self.block_bytes / 2**20:.0f}MB), or mine less."
+                f"--depth ({self.depth}), or mine less."
             )
 
 
 def plan_mining(
-    queries: Table, corpus: Table, *, encoder: encoders.Encoder | None, dimensions: int, depth: int, block_bytes: int
+    queries: Table,
+    corpus: Table,
+    *,
+    encoder: encoders.Encoder | None,
+    dimensions: int,
+    depth: int,
+    block_bytes: int,
+    in_files: bool = False,
 ) -> Plan:
     """Estimate a mining run; an encoder is timed on 32 texts of the corpus.
 
@@ -69,6 +86,7 @@ def plan_mining(
         dimensions: of the vectors that are there, 0 for none.
         depth: candidates per query.
         block_bytes: memory for the blocks of the search.
+        in_files: that all vectors are memory-mapped, and read piece by piece.
 
     Returns:
         the plan.
@@ -85,7 +103,8 @@ def plan_mining(
         # Selection costs about as much as the products.
         seconds += 2 * 2.0 * q * n * dimensions / product_rate(dimensions)
     blocks = min(block_bytes, 8 * q * n)
-    peak = 2 * 4 * dimensions * (q + n) + blocks + 64 * q * min(depth, n)
+    vectors = mapped.PIECE if in_files else 2 * 4 * dimensions * (q + n)
+    peak = vectors + blocks + 200 * q * min(depth, n)  # what the odds keep of each candidate, and the lists
     return Plan(q, n, dimensions, min(depth, n), blocks, peak, seconds)
 
 
@@ -106,6 +125,15 @@ def free_memory() -> int | None:
     except OSError:
         return None
     return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable")), None)
+
+
+def resident_memory() -> int | None:
+    """Bytes of this process in memory now, or None where the system does not tell."""
+    try:
+        lines = Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines()
+    except OSError:
+        return None
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmRSS")), None)
 
 
 def duration(seconds: float) -> str:

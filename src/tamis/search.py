@@ -3,11 +3,12 @@
 Every returned score is one fixed float32 dot product, so results do not depend on block sizes, threads or precision,
 and equal scores fall to the lower passage index. ``tamis.scan`` finds the pairs that may matter by blocked matrix
 products with an error bound; here they are merged. Peak memory is a setting. Tensors stay on their device, arrays are
-not copied, and memory-mapped ones are read block by block.
+not copied, and memory-mapped ones are read block by block and given back (``tamis.mapped``).
 """
 
 from __future__ import annotations
 
+import functools
 import math
 import threading
 import warnings
@@ -18,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tamis import checks
+from tamis import checks, mapped
 from tamis.scan import PAIRS, dots, scan
 from tamis.workers import side_by_side
 
@@ -28,7 +29,7 @@ Progress = Callable[[int, int], object]
 Kind = TypeVar("Kind", Array, Tensor)
 
 DEFAULT_MEMORY = 268_435_456
-PRECISIONS = ("auto", "float32", "bfloat16")
+PRECISIONS = ("auto", "float32", "bfloat16", "int8")
 
 _LARGEST_NORM = 1e18  # products of two such norms stay well inside float32
 _NOTHING = torch.iinfo(torch.int64).min  # the key of an empty place, below every other key
@@ -57,9 +58,9 @@ def top_k(
         k: passages per query, at least 1; a row that runs out of passages ends in index -1 and score -inf.
         exclude: CSR (indptr (q + 1,), columns): passages that are never returned for a query.
         ceiling: (q,) float: only scores strictly below it are returned.
-        precision: "float32" or "bfloat16", of the products that find candidates; the result is the same. "auto" takes
-            bfloat16 where the processor is faster in it and its error bound leaves few candidates.
-        max_memory: bytes for blocks, above the inputs and the result.
+        precision: "float32", "bfloat16" or "int8", of the products that find candidates; the result is the same.
+            "auto" takes the format in which the processor is fastest and the error bound leaves few candidates.
+        max_memory: bytes for blocks, above the inputs and the result; blocks of memory-mapped passages count.
         progress: called as ``progress(done, total)``, in query-passage pairs, from any thread but one at a time.
 
     Returns:
@@ -81,7 +82,7 @@ def top_k(
     keys = torch.full((len(q), k), _NOTHING, dtype=torch.int64, device=device)
     floors = torch.full((len(q),), -math.inf, dtype=torch.float32, device=device)
     parts = _parts(q, p, device, max_memory)
-    advance = _counter(progress, len(q) * len(p))
+    advance, release = _counter(progress, len(q) * len(p)), _releaser(passages)
 
     def work(start: int, stop: int) -> Iterator[None]:
         own, bound, limit = keys[start:stop], floors[start:stop], None if below is None else below[start:stop]
@@ -95,6 +96,7 @@ def top_k(
             barred=None if indptr is None or columns is None else (indptr[start : stop + 1], columns),
             ceiling=limit,
             advance=advance,
+            release=release,
         ):
             rows, new = found.rows, _key(found.scores, found.columns)
             if limit is not None:
@@ -147,10 +149,18 @@ def range_search(
     floors = torch.full((len(q),), float(threshold), dtype=torch.float32, device=device)
     places, scores = [torch.empty(0, dtype=torch.int64, device=device)], [floors[:0]]
     parts, advance, lock = _parts(q, p, device, max_memory), _counter(progress, len(q) * len(p)), threading.Lock()
+    release = _releaser(passages)
 
     def work(start: int, stop: int) -> Iterator[None]:
-        share = max_memory // parts
-        for found in scan(q[start:stop], p, floors[start:stop], precision=precision, max_memory=share, advance=advance):
+        for found in scan(
+            q[start:stop],
+            p,
+            floors[start:stop],
+            precision=precision,
+            max_memory=max_memory // parts,
+            advance=advance,
+            release=release,
+        ):
             kept = found.scores >= threshold
             place = (start + found.start + found.rows) * len(p) + found.columns
             with lock:
@@ -193,7 +203,16 @@ def pair_scores(
     rows = _rows("query_rows", query_rows, "queries", len(q), device)
     columns = _rows("passage_rows", passage_rows, "passages", len(p), device)
     checks.same_length("passage_rows", columns, "query_rows", rows)
-    return _like(queries, dots(q, p, rows, columns, block=block))
+    if not mapped.is_mapped(queries) and not mapped.is_mapped(passages):
+        return _like(queries, dots(q, p, rows, columns, block=block))
+    if mapped.is_mapped(queries):
+        distinct, rows = torch.unique(rows, return_inverse=True)
+        q = torch.cat([q[distinct[low:high].to(q.device)] for low, high in _walk(queries, distinct)])
+    columns, order = columns.sort()
+    rows, scores = rows[order], torch.empty(len(rows), dtype=torch.float32, device=device)
+    for low, high in _walk(passages, columns):
+        scores[order[low:high]] = dots(q, p, rows[low:high], columns[low:high], block=block)
+    return _like(queries, scores)
 
 
 def _parts(q: Tensor, p: Tensor, device: torch.device, max_memory: int) -> int:
@@ -201,6 +220,20 @@ def _parts(q: Tensor, p: Tensor, device: torch.device, max_memory: int) -> int:
     if device.type != "cpu" or len(q) * len(p) < 4_000_000:
         return 1
     return max(1, min(torch.get_num_threads(), max_memory // _SHARE, len(q) // _QUERIES))
+
+
+def _releaser(passages: ArrayLike) -> Callable[[int, int], object] | None:
+    """Gives back the memory of passages in a file; None where they are not."""
+    return functools.partial(mapped.release, passages) if mapped.is_mapped(passages) else None
+
+
+def _walk(matrix: ArrayLike, rows: Tensor) -> Iterator[tuple[int, int]]:
+    """Which of some ascending rows lie in each piece of a matrix in a file; pieces are given back when done with."""
+    piecewise = isinstance(matrix, np.ndarray) and mapped.is_mapped(matrix)
+    for piece in mapped.pieces(matrix) if piecewise else (slice(0, len(matrix)),):
+        low, high = torch.searchsorted(rows, torch.tensor([piece.start, piece.stop], device=rows.device)).tolist()
+        if high > low:
+            yield low, high
 
 
 def _counter(progress: Progress | None, total: int) -> Callable[[int], None] | None:
@@ -249,8 +282,8 @@ def _operands(queries: ArrayLike, passages: ArrayLike, precision: str, max_memor
     checks.one_of("precision", precision, PRECISIONS)
     checks.positive("max_memory", max_memory)
     q, p, device = _matrices(queries, passages)
-    _measured("queries", q)
-    _measured("passages", p)
+    _measured("queries", q, queries)
+    _measured("passages", p, passages)
     return q, p, device
 
 
@@ -280,11 +313,12 @@ def _tensor(name: str, value: ArrayLike) -> Tensor:
         return torch.from_numpy(value)
 
 
-def _measured(name: str, matrix: Tensor) -> None:
+def _measured(name: str, matrix: Tensor, source: ArrayLike) -> None:
     """Refuse rows that are not finite or whose products could overflow, before any work is done."""
-    for start in range(0, len(matrix), 4 * PAIRS):
-        block = matrix[start : start + 4 * PAIRS].float()
-        norms = torch.linalg.vector_norm(block, dim=1)
+    step = max(1, min(4 * PAIRS, 2**24 // matrix.shape[1]))
+    for start in range(0, len(matrix), step):
+        norms = torch.linalg.vector_norm(matrix[start : start + step].float(), dim=1)
+        mapped.release(source, start, start + step)
         if bool((norms <= _LARGEST_NORM).all()):
             continue
         row = start + int((~(norms <= _LARGEST_NORM)).nonzero()[0])

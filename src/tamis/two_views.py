@@ -35,6 +35,7 @@ PairScores = Callable[[Array, Array], Array]
 SURE = 0.9  # quantile of the known positives' probability of being labelled that counts as certainly an answer
 NEAREST = 8  # known positives of a query that a candidate is compared with
 RIDGE = 1.0
+BLOCK = 2**18  # pairs looked at together; a power of two, since numpy rounds rows at an odd end otherwise
 LEARN = 2000  # queries whose pairs teach; more move a handful of weights by nothing that shows
 
 
@@ -47,6 +48,8 @@ class Seen:
         passage: (p,) int64 corpus rows.
         score: (p,) float, similarity of the pair.
         rank: (p,) int, rank of the passage for its query among all others, known positives included; 1 is the best.
+
+    Millions of pairs are kept in half the memory by int32 and float32; blocks of them are worked on in 64 bits.
     """
 
     query: Array
@@ -56,6 +59,24 @@ class Seen:
 
     def __len__(self) -> int:
         return len(self.query)
+
+    def part(self, which: slice | Array) -> Seen:
+        """Some of the pairs, in 64 bits."""
+        whole = (part[which].astype(np.int64, copy=False) for part in (self.query, self.passage, self.rank))
+        query, passage, rank = whole
+        return Seen(query, passage, self.score[which].astype(np.float64, copy=False), rank)
+
+    def narrow(self) -> Seen:
+        """The pairs in 32 bits; scores must come from float32."""
+        integers = (part.astype(np.int32) for part in (self.query, self.passage, self.rank))
+        query, passage, rank = integers
+        return Seen(query, passage, self.score.astype(np.float32), rank)
+
+    @classmethod
+    def joined(cls, parts: Sequence[Seen]) -> Seen:
+        """Several lists of pairs as one."""
+        columns = ([getattr(part, name) for part in parts] for name in ("query", "passage", "score", "rank"))
+        return cls(*(np.concatenate(column) for column in columns))
 
 
 @dataclass(frozen=True)
@@ -103,9 +124,8 @@ class QueryView:
         checks.require(len(answers) >= 2, f"two views need at least 2 known positives in the pool: got {len(answers)}.")
         checks.require(len(candidates) >= 2, f"two views need at least 2 candidates: got {len(candidates)}.")
         self._center, self._spread = _by_query(candidates, queries)
-        every = np.concatenate([candidates.passage, answers.passage])
-        scores = np.concatenate([candidates.score, answers.score])
-        self._first, self._second = best_two(every, scores, passages)
+        both = [(candidates.passage, candidates.score), (answers.passage, answers.score)]
+        self._first, self._second = _best_two(both, passages)
         self._floor = _lowest(candidates, candidates.score, queries)
         self._owners = owners
         # Every so many queries teach it: all of their pairs, so that the share of known ones stays what it is.
@@ -144,7 +164,10 @@ class QueryView:
             pairs: as the search sees them.
             known: whether these are known positives, whose own label is then left out of what the pair looks like.
         """
-        return self._model(self._features(pairs, int(known))[:, self._use])
+        log_odds = np.empty(len(pairs))
+        for rows in _slices(len(pairs)):
+            log_odds[rows] = self._model(self._features(pairs.part(rows), int(known))[:, self._use])
+        return log_odds
 
     def probability(self, log_odds: Array) -> Array:
         """(p,) float64, that an unlabelled pair with these log-odds is an answer (Elkan and Noto, equation 3)."""
@@ -166,15 +189,21 @@ class PassageView:
         self, candidates: Seen, probability: Array, answers: Answers, passage_scores: PairScores, passages: int
     ) -> None:
         self._passage_scores = passage_scores
-        likeness, beside = nearest(candidates.query, candidates.passage, answers, passage_scores)
+        likeness, beside = np.empty(len(candidates)), np.empty(len(candidates))
+        for rows in _slices(len(candidates)):
+            some = candidates.part(rows)
+            likeness[rows], beside[rows] = nearest(some.query, some.passage, answers, passage_scores)
         self._first, self._second = best_two(candidates.passage, likeness, passages)
         self._floor = _lowest(candidates, likeness, int(candidates.query.max()) + 1)
-        columns = self._features(candidates, likeness, beside)
         taught = candidates.query % -(-(int(candidates.query.max()) + 1) // LEARN) == 0
         mean = float(np.clip(probability[taught].mean(), 1e-9, 1 - 1e-9))
         self._base = float(np.log(mean / (1 - mean)))
-        self._model = _Logistic.fit_soft(columns[taught], probability[taught])
-        self.log_ratios = self._model(columns) - self._base
+        examples = self._features(candidates.part(taught), likeness[taught], beside[taught])
+        self._model = _Logistic.fit_soft(examples, probability[taught])
+        self.log_ratios = np.empty(len(candidates))
+        for rows in _slices(len(candidates)):
+            columns = self._features(candidates.part(rows), likeness[rows], beside[rows])
+            self.log_ratios[rows] = self._model(columns) - self._base
 
     def _features(self, pairs: Seen, likeness: Array, beside: Array) -> Array:
         best_other = np.where(
@@ -228,12 +257,7 @@ def best_two(keys: Array, values: Array, size: int) -> tuple[Array, Array]:
         >>> best_two(np.array([0, 1, 0]), np.array([1.0, 5.0, 2.0]), 2)
         (array([2., 5.]), array([  1., -inf]))
     """
-    first, second = np.full(size, -np.inf), np.full(size, -np.inf)
-    np.maximum.at(first, keys, values)
-    best = values == first[keys]
-    np.maximum.at(second, keys[~best], values[~best])
-    second = np.where(np.bincount(keys[best], minlength=size) > 1, first, second)
-    return first, second
+    return _best_two([(keys, values)], size)
 
 
 def nearest(query: Array, passage: Array, answers: Answers, passage_scores: PairScores) -> tuple[Array, Array]:
@@ -304,7 +328,28 @@ class _Logistic:
         return cls(center, spread, weights)
 
     def __call__(self, x: Array) -> Array:
+        if len(x) == 1:  # as one of several rows, which numpy may add up in another order
+            return self(x.repeat(2, 0))[:1]
         return np.asarray((x - self.center) / self.spread @ self.weights[:-1] + self.weights[-1])
+
+
+def _slices(pairs: int) -> list[slice]:
+    """Pairs in blocks; a last single one joins its neighbours, because one row is multiplied in another order."""
+    ends = [*range(BLOCK, pairs - 1, BLOCK), pairs]
+    return [slice(start, stop) for start, stop in zip([0, *ends[:-1]], ends, strict=True)]
+
+
+def _best_two(lists: Sequence[tuple[Array, Array]], size: int) -> tuple[Array, Array]:
+    """``best_two`` of several lists of keys and values, block by block."""
+    first, second, ties = np.full(size, -np.inf), np.full(size, -np.inf), np.zeros(size, np.int64)
+    blocks = [(keys[rows], values[rows]) for keys, values in lists for rows in _slices(len(keys))]
+    for keys, values in blocks:
+        np.maximum.at(first, keys, values)
+    for keys, values in blocks:
+        best = values == first[keys]
+        np.maximum.at(second, keys[~best], values[~best])
+        ties += np.bincount(keys[best], minlength=size)
+    return first, np.where(ties > 1, first, second)
 
 
 def _sigmoid(x: Array) -> Array:
@@ -315,21 +360,28 @@ def _some(pairs: Seen, stride: int) -> Seen:
     """The pairs of every so many queries; all of them where that would leave too few."""
     taken = pairs.query % stride == 0
     if taken.sum() < 2:
-        return pairs
-    return Seen(pairs.query[taken], pairs.passage[taken], pairs.score[taken], pairs.rank[taken])
+        return pairs.part(slice(None))
+    return pairs.part(taken)
 
 
 def _lowest(pairs: Seen, values: Array, queries: int) -> float:
     """What a pair that no search found has at the most, or nearly: the middle of the lowest value of every query."""
     least = np.full(queries, np.inf)
-    np.minimum.at(least, pairs.query, values)
+    for rows in _slices(len(pairs)):
+        np.minimum.at(least, pairs.query[rows], values[rows])
     return float(np.median(least[np.isfinite(least)]))
 
 
 def _by_query(pairs: Seen, queries: int) -> tuple[Array, Array]:
     """Middle score and spread of scores of every query's candidates."""
     count = np.maximum(np.bincount(pairs.query, minlength=queries), 1)
-    mean = np.bincount(pairs.query, pairs.score, minlength=queries) / count
-    variance = np.bincount(pairs.query, pairs.score**2.0, minlength=queries) / count - mean**2
+    total, squares = np.zeros(queries), np.zeros(queries)
+    for rows in _slices(len(pairs)):
+        some = pairs.part(rows)
+        # Added up one after the other, as in one block.
+        np.add.at(total, some.query, some.score)
+        np.add.at(squares, some.query, some.score**2.0)
+    mean = total / count
+    variance = squares / count - mean**2
     spread = np.sqrt(np.maximum(variance, 0))
     return mean, np.where(spread > 1e-9, spread, 1.0)

@@ -76,7 +76,7 @@ def mine(
         split: which judgements to mine for; left out, train.
         negatives: negatives per query, at the most.
         max_survival: share of hidden positives that may become negatives; 1 asks for no bound. Left out, 0.02 where
-            positives can be planted; where queries have one each, what leaves 0.03 of the negatives false by the odds.
+            positives can be planted; where queries have one each, what leaves 0.04 of the negatives false by the odds.
         calibrate: what keeps the bound: learned odds of being an answer, or a margin to the positive.
         margin: relative margin, a share of the positive's score.
         absolute_margin: margin in units of the score.
@@ -119,9 +119,9 @@ def mine(
     from tamis import encoders, runs
     from tamis.data import read
     from tamis.files import read_embeddings
-    from tamis.negatives.mine import default_depth, mine_negatives
     from tamis.mapped import is_mapped
-    from tamis.plan import parse_bytes, plan_mining
+    from tamis.negatives.mine import default_depth, mine_negatives
+    from tamis.plan import duration, parse_bytes, plan_mining
     from tamis.search import DEFAULT_MEMORY
 
     found = read(data, split=split)
@@ -181,7 +181,8 @@ def mine(
             say(f"Plan     {plan}")
             plan.refuse_unless_it_fits(limit)
             if engine != "local" and plan.dimensions:
-                say(f"Cluster  {where.plan(plan.queries, plan.passages, plan.dimensions, wanted, max_memory=block)}")
+                cluster = where.plan(plan.queries, plan.passages, plan.dimensions, wanted, max_memory=block)
+                say(f"Cluster  {cluster}; about {duration(plan.seconds * where.share)} where processors are like these")
             mined = mine_negatives(
                 found, encoder=models or None, query_embeddings=vectors[0], corpus_embeddings=vectors[1], guide=second,
                 runs=run or (),

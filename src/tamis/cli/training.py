@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -13,10 +14,15 @@ from tamis.cli.screen import progress, quiet_libraries, say, table
 from tamis.results import MinedNegatives
 
 if TYPE_CHECKING:
-    from tamis.integrations.training import Objective
+    from tamis.integrations.objectives import Guide, Objective
     from tamis.retrieval import Evaluation
 
 Output = Annotated[Path, Parameter(name=["--output", "-o"])]
+Loss = Literal[
+    "contrastive", "batchformer", "cet", "cir_uncertainty", "gistembed", "lol", "mochi", "nbpo", "rtd", "spn4cir",
+    "star_adore", "stationary",
+]  # fmt: skip
+Batches = Literal["no_duplicates", "guarded_clusters", "ngame", "tas_balanced"]
 
 
 def train(
@@ -24,14 +30,14 @@ def train(
     *,
     output: Output,
     model: str | None = None,
-    loss: Literal["contrastive", "gistembed"] = "contrastive",
-    batches: Literal["no_duplicates", "ngame"] = "no_duplicates",
+    loss: Loss = "contrastive",
+    batches: Batches = "no_duplicates",
     negatives: int = 4,
     epochs: float = 1.0,
     steps: int | None = None,
     batch_size: int = 32,
     learning_rate: float = 2e-5,
-    temperature: float = 0.05,
+    temperature: float | None = None,
     freeze_layers: int = 0,
     max_length: int | None = None,
     refresh_every: int | None = None,
@@ -47,14 +53,15 @@ def train(
         mined: folder that tamis mine wrote.
         output: folder for the trained model.
         model: name or folder of the model to train; left out, the MiniLM of [minilm].
-        loss: InfoNCE, or GISTEmbed guided by the vectors of the mining encoder.
-        batches: batches without repeated texts, or clusters of similar queries.
+        loss: InfoNCE ("contrastive") or one of the methods; docs/which.md says what each is for. Those that want
+            an old model's vectors take the mining encoder's.
+        batches: batches without repeated texts, or batches of similar queries.
         negatives: mined negatives per query, at the most; 0 for in-batch negatives only.
         epochs: passes over the training pairs.
         steps: optimiser steps, instead of epochs.
         batch_size: queries per batch.
         learning_rate: of AdamW, with warm-up and linear decay.
-        temperature: divides the similarities.
+        temperature: divides the similarities; left out, the loss has its own.
         freeze_layers: lower layers that do not learn; fewer seconds per step.
         max_length: tokens after which texts are cut.
         refresh_every: mine again with the weights of the moment after every so many epochs; left out, never.
@@ -89,7 +96,15 @@ def train(
     done = train_model(
         encoder.model,
         found,
-        objective_for(loss, mined, temperature=temperature),
+        objective_for(
+            loss,
+            found,
+            mined,
+            dim=encoder.encode(["how many numbers"]).shape[1],
+            steps=steps or math.ceil(epochs * len(sampler)),
+            temperature=temperature,
+            seed=seed,
+        ),
         batch_sampler=sampler,
         output=output,
         negatives=negatives,
@@ -167,29 +182,70 @@ def metrics_table(results: list[Evaluation]) -> str:
     return table(rows, header=("", "model", "baseline", "difference", "95 % interval", "wins / losses"))
 
 
-def objective_for(loss: str, mined: Path, *, temperature: float) -> Objective:
+def objective_for(
+    loss: Loss, found: MinedNegatives, mined: Path, *, dim: int, steps: int, temperature: float | None, seed: int
+) -> Objective:
     """The objective that a name on the command line means."""
+    from tamis.integrations import objectives
+    from tamis.ngrams import text_groups
+
+    given: dict[str, Any] = {} if temperature is None else {"temperature": temperature}
+    match loss:
+        case "contrastive":
+            return objectives.contrastive(**given)
+        case "batchformer":
+            return objectives.BatchAttention(dim, seed=seed, **given)
+        case "cet":
+            return objectives.CoupledEstimation(found, seed=seed, **given)
+        case "cir_uncertainty":
+            return objectives.Uncertainty(steps, **given)
+        case "gistembed":
+            return objectives.gistembed(guide_of(loss, mined), **given)
+        case "lol":
+            return objectives.Feedback(dim, seed=seed, **given)
+        case "mochi":
+            return objectives.Mixing(seed=seed, **given)
+        case "nbpo":
+            return objectives.NoisyNegatives(dim, seed=seed, **given)
+        case "rtd":
+            return objectives.target_anchored(**given)
+        case "spn4cir":
+            return objectives.WholeBank(guide_of(loss, mined), found.positives, **given)
+        case "star_adore":
+            return objectives.live_index(guide_of(loss, mined), found.positives, **given)
+        case "stationary":
+            return objectives.compatible(guide_of(loss, mined), text_groups(found.corpus.texts)[0], **given)
+
+
+def guide_of(loss: str, mined: Path) -> Guide:
+    """The vectors of the mining encoder that lie in the folder of the run."""
     from tamis.encoders import unit_rows
     from tamis.files import read_embeddings
-    from tamis.integrations import training
+    from tamis.integrations.objectives import Guide
 
-    if loss == "contrastive":
-        return training.contrastive_objective(temperature=temperature)
     files = [mined / "embeddings" / f"{stem}.npy" for stem in ("queries", "corpus")]
     missing = next((f for f in files if not f.exists()), None)
     if missing is not None:
-        raise ValueError(f"loss gistembed is guided by the mining encoder's vectors: {missing} is not there.")
-    guide = tuple(unit_rows(read_embeddings(f), f"the vectors in {f}") for f in files)
-    return training.gistembed_objective((guide[0], guide[1]), temperature=temperature)
+        raise ValueError(f"loss {loss} is guided by the mining encoder's vectors: {missing} is not there.")
+    queries, passages = (unit_rows(read_embeddings(f), f"the vectors in {f}") for f in files)
+    return Guide(queries, passages)
 
 
 def sampler_for(
-    batches: str, mined: MinedNegatives, encoder: Any, *, batch_size: int, negatives: int, seed: int
+    batches: Batches, mined: MinedNegatives, encoder: Any, *, batch_size: int, negatives: int, seed: int
 ) -> Any:
     """The batch sampler that a name on the command line means."""
     from tamis import encoders
-    from tamis.batches import ClusterBatchSampler, NoDuplicatesBatchSampler
+    from tamis.batches import (
+        ClusterBatchSampler,
+        GuardedClusterSampler,
+        NoDuplicatesBatchSampler,
+        TopicBatchSampler,
+        guide_judge,
+    )
+    from tamis.clustering import kmeans
     from tamis.integrations.training import MinedRows
+    from tamis.randomness import child_seed
 
     rows = MinedRows(mined, negatives=negatives)
     if batches == "no_duplicates":
@@ -200,12 +256,22 @@ def sampler_for(
             why = ", ".join(f"{count:,}: {reason}" for reason, count in sampler.left_out.reasons.items())
             say(f"Batches  an epoch leaves out {sampler.left_out.rows.size:,} of {len(rows):,} pairs ({why})")
         return sampler
-    vectors = encoders.encode(
-        encoder, mined.queries.texts, prompt=encoder.prompts["query"], stem="queries", progress=progress
-    )
     size = min(batch_size, len(rows))
-    clusters = ClusterBatchSampler(
-        len(rows), batch_size, cluster_size=size, schedule={}, power_of_two=False, shuffle_within=True, seed=seed
-    )
-    clusters.update(vectors[rows.queries], 0)
-    return clusters
+    queries = encoders.encode(
+        encoder, mined.queries.texts, prompt=encoder.prompts["query"], stem="queries", progress=progress
+    )[rows.queries]
+    if batches == "tas_balanced":
+        topics = kmeans(queries, max(1, len(rows) // (8 * size)), spherical=True, seed=child_seed(seed, "topics"))
+        return TopicBatchSampler(topics.labels, size, seed=seed)
+    if batches == "ngame":
+        clusters = ClusterBatchSampler(
+            len(rows), batch_size, cluster_size=size, schedule={}, power_of_two=False, shuffle_within=True, seed=seed
+        )
+        clusters.update(queries, 0)
+        return clusters
+    passages = encoders.encode(
+        encoder, mined.corpus.texts, prompt=encoder.prompts["passage"], stem="corpus", progress=progress
+    )[rows.positives]
+    guarded = GuardedClusterSampler(len(rows), size, seed=seed)
+    guarded.update(queries, 0, judge=guide_judge(queries, passages, keys=rows.groups[rows.positives]))
+    return guarded

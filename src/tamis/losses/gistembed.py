@@ -104,6 +104,8 @@ class GISTEmbedLoss(nn.Module):
         guide_anchors: Tensor,
         guide_positives: Tensor,
         guide_negatives: Tensor | None = None,
+        all_anchors: Tensor | None = None,
+        guide_all_anchors: Tensor | None = None,
         positive_log_weights: Tensor | None = None,
         negative_log_weights: Tensor | None = None,
         rank_offset: int = 0,
@@ -120,6 +122,9 @@ class GISTEmbedLoss(nn.Module):
             guide_anchors: (b, g) float, the guide's embeddings of the same texts.
             guide_positives: (m, g) float.
             guide_negatives: (k, g) or (b, k, g) float.
+            all_anchors: (m, d) float, the anchors gathered over devices as the positives are, for the anchor-anchor
+                block; None takes this device's own, which leaves out what the whole batch would have there.
+            guide_all_anchors: (m, g) float, likewise.
             positive_log_weights: (b, m) float, further decisions on the anchor-positive block; the anchor's own
                 positive is protected from them.
             negative_log_weights: (b, k) float, further decisions on the anchor-negative block.
@@ -140,6 +145,7 @@ class GISTEmbedLoss(nn.Module):
             0.0
         """
         _check(anchors, positives, negatives, guide_anchors, guide_positives, guide_negatives)
+        _check_all_anchors(all_anchors, guide_all_anchors, positives, anchors, guide_anchors)
         b = len(anchors)
         own = own_columns(b, len(positives), rank_offset=rank_offset, device=anchors.device)
         a, p = unit_rows(anchors), unit_rows(positives)
@@ -148,7 +154,11 @@ class GISTEmbedLoss(nn.Module):
         _check_log_weights("negative_log_weights", negative_log_weights, anchors, negatives)
         blocks = [_Block("anchor_positive", a, p, ga, gp, own, positive_log_weights)]
         if self.contrast_anchors:
-            blocks.append(_Block("anchor_anchor", a, a, ga, ga, own - rank_offset))
+            if all_anchors is None or guide_all_anchors is None:
+                blocks.append(_Block("anchor_anchor", a, a, ga, ga, own - rank_offset))
+            else:
+                others = unit_rows(all_anchors), _guide_rows(guide_all_anchors)
+                blocks.append(_Block("anchor_anchor", a, others[0], ga, others[1], own))
         if self.contrast_positives:
             local = slice(rank_offset, rank_offset + b)
             blocks.append(_Block("positive_positive", p[local], p, gp[local], gp, own))
@@ -257,6 +267,19 @@ def _check(
             f"guide_{name} must have one row per row of {name}: {name} {_shape(student)}, "
             f"guide_{name} {_shape(guide)}.",
         )
+
+
+def _check_all_anchors(
+    anchors: Tensor | None, guide: Tensor | None, positives: Tensor, own: Tensor, guide_own: Tensor
+) -> None:
+    checks.require(
+        (anchors is None) == (guide is None),
+        f"all_anchors and guide_all_anchors must come together: got {_shape(anchors)} and {_shape(guide)}.",
+    )
+    for name, value, of in (("all_anchors", anchors, own), ("guide_all_anchors", guide, guide_own)):
+        if value is not None:
+            checks.matrix(name, value, columns=of.shape[1])
+            checks.same_length(name, value, "positives", positives)
 
 
 def _check_log_weights(name: str, log_weights: Tensor | None, anchors: Tensor, candidates: Tensor | None) -> None:

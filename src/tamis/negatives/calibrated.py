@@ -5,7 +5,7 @@ and one in two hundred of the Gospels. This method learns from the data at hand 
 from the query's known answers (``tamis.two_views`` holds the derivation), and drops the candidates with the highest
 odds. How high is too high is the conformal choice of ``tamis.negatives.calibration``: at most a share ``max_survival``
 of known positives, put among the candidates as strangers, would become negatives. Where queries have one positive each,
-the odds also tell how many negatives would be false without a ceiling, and the bound is what leaves three in a hundred:
+the odds also tell how many negatives would be false without a ceiling, and the bound is what leaves four in a hundred:
 data that hide few answers lose few hard negatives. What scores above the positive is left out too: such candidates are
 true negatives mostly, but a query that ranks them before its positive is one that the encoder has not understood, and
 training on them does harm. Nothing is set per data set, and no label of a hidden

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from tamis import checks, search
+from tamis.engine import HERE, Engine
 from tamis.lexical import LexicalIndex
 from tamis.negatives.merging import Merged, blocks
 from tamis.results import SOURCES, Candidates
@@ -135,6 +136,7 @@ def views(
     runs: Sequence[Run] = (),
     shape: tuple[int, int],
     max_memory: int = search.DEFAULT_MEMORY,
+    engine: Engine = HERE,
 ) -> list[View]:
     """Every way of searching that is asked for: encoders first, then BM25, then run files.
 
@@ -147,13 +149,14 @@ def views(
         runs: see ``tamis.trec.read_run``.
         shape: how many queries and passages there are.
         max_memory: bytes for the blocks of the search.
+        engine: searches the vectors, see ``tamis.engine``.
 
     Returns:
         the views, with distinct names.
     """
     own = ["dense"] if len(vectors) == 1 else [name.rstrip("/").rpartition("/")[2] for name in encoders]
     names = iter(named([*own, *(["bm25"] if texts is not None else []), *(run.name for run in runs)]))
-    found = [dense(pair, depth, exclude, name=next(names), max_memory=max_memory) for pair in vectors]
+    found = [dense(pair, depth, exclude, name=next(names), max_memory=max_memory, engine=engine) for pair in vectors]
     if texts is not None:
         found.append(bm25(texts, depth, exclude, name=next(names)))
     for number, run in enumerate(runs):
@@ -210,6 +213,7 @@ def dense(
     *,
     name: str = "dense",
     max_memory: int = search.DEFAULT_MEMORY,
+    engine: Engine = HERE,
 ) -> View:
     """Candidates by inner product.
 
@@ -219,12 +223,13 @@ def dense(
         exclude: CSR (indptr (q + 1,), columns), passages that are not to be found for a query.
         name: of the source.
         max_memory: bytes for the blocks of the search.
+        engine: searches, see ``tamis.engine``.
 
     Returns:
         the view.
     """
     queries, passages = vectors
-    scores, indices = search.top_k(queries, passages, depth, exclude=exclude, max_memory=max_memory)
+    scores, indices = engine.top_k(queries, passages, depth, exclude=exclude, max_memory=max_memory)
 
     def pair_scores(query_rows: Array, passage_rows: Array) -> Array:
         return np.asarray(search.pair_scores(queries, passages, query_rows, passage_rows))

@@ -122,7 +122,7 @@ def mine_negatives(
         depth: candidates per query; None for ``default_depth(negatives, last_rank)``.
         max_survival: the share of hidden positives that may become negatives, in (0, 1]; 1 asks for no bound. Without
             it and without a margin, 0.02 where 98 positives can be planted, 0.05 where 38 can, else (queries have one
-            each) the bound from 0.05 to 1/3 that leaves 0.03 of the negatives false, as far as the odds can tell.
+            each) the bound from 0.05 to 1/3 that leaves 0.04 of the negatives false, as far as the odds can tell.
         calibrate: what the bound is kept with: "odds" of being an answer, or a "margin" to the positive.
         absolute_margin: see ``filters.margin_ceiling``.
         relative_margin: see ``filters.margin_ceiling``.

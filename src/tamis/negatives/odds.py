@@ -14,6 +14,7 @@ import numpy as np
 
 from tamis.lexical import LexicalIndex
 from tamis.negatives.candidates import Pool
+from tamis.negatives.merging import blocks
 from tamis.search import pair_scores
 from tamis.two_views import Answers, PairScores, PassageView, QueryView, Seen, updated
 
@@ -37,8 +38,8 @@ class Odds:
         found = pool.candidates
         self._pool, self._answers = pool, Answers.of(positives, pool.pair_scores)
         everyone = np.arange(len(positives))
-        rows, columns = np.nonzero(found.present & np.isfinite(found.scores))
-        candidates = self._seen(rows, found.indices[rows, columns], found.ranks[rows, columns], self._answers)
+        judged = found.present & np.isfinite(found.scores)
+        candidates = self._candidates(judged)
         ranks = pool.rank_of(self._answers.query, self._answers.passage)
         inside = (ranks > 0) & np.isfinite(self._answers.score)
         self.known = int(inside.sum())
@@ -51,11 +52,13 @@ class Odds:
         if passage_scores is not None:
             self._passage_view = PassageView(candidates, probability, self._answers, passage_scores, passages)
             ratios = self._passage_view.log_ratios
-            log_odds, probability = log_odds + ratios, updated(probability, ratios)
+            log_odds += ratios
+            for part in blocks(len(ratios), 1):
+                probability[part] = updated(probability[part], ratios[part])
         self.candidates = np.full(found.indices.shape, -np.inf)
-        self.candidates[rows, columns] = log_odds
+        self.candidates[judged] = log_odds
         self._probability = np.zeros(found.indices.shape, np.float32)
-        self._probability[rows, columns] = probability
+        self._probability[judged] = probability
 
     @classmethod
     def learn(
@@ -106,16 +109,37 @@ class Odds:
         numbered = Seen(np.arange(len(query)), pairs.passage, pairs.score, pairs.rank)
         return log_odds + self._passage_view.log_ratio(numbered, others)
 
+    def _candidates(self, judged: Array) -> Seen:
+        """The candidates as the search sees them, looked at in blocks of queries."""
+        found = self._pool.candidates
+        span = (
+            float(np.min(found.scores, where=judged, initial=0.0)),
+            float(np.max(found.scores, where=judged, initial=0.0)),
+        )
+        seen = []
+        for part in blocks(len(judged), 16 * judged.shape[1]):
+            rows, columns = np.nonzero(judged[part])
+            passage, ranks = found.indices[part][rows, columns], found.ranks[part][rows, columns]
+            seen.append(self._seen(rows + part.start, passage, ranks, self._answers, span=span).narrow())
+        return Seen.joined(seen)
+
     def _seen(
-        self, query: Array, passage: Array, rank: Array, answers: Answers | None, rows: Array | None = None
+        self,
+        query: Array,
+        passage: Array,
+        rank: Array,
+        answers: Answers | None,
+        rows: Array | None = None,
+        span: tuple[float, float] | None = None,
     ) -> Seen:
-        """Pairs with the rank that counts the known positives above them."""
+        """Pairs with the rank that counts the known positives above them; ``span`` holds all scores."""
         score = self._pool.pair_scores(query, passage).astype(np.float64)
         if answers is None:
             return Seen(query, passage, score, rank)
         owner = query if rows is None else rows
         order = np.lexsort((answers.score, answers.query))
-        least, most = float(score.min(initial=0.0)) - 1, float(score.max(initial=0.0)) + 1
+        lowest, highest = span or (float(score.min(initial=0.0)), float(score.max(initial=0.0)))
+        least, most = lowest - 1, highest + 1
         # Only whether a known positive lies above a candidate counts, and a run may hold no score of it.
         held, ordered = answers.query[order], np.clip(answers.score[order].astype(np.float64), least, most)
         # One sorted key per (query, score) lets a single search count the scores above.

@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from tamis import checks, encoders
+from tamis import checks, encoders, mapped
 from tamis.data import RetrievalData
+from tamis.engine import HERE, Engine
 
 Array = np.ndarray[Any, Any]
 Model = encoders.Encoder | str | Path | None
@@ -28,6 +29,7 @@ class Embedder:
         similarity: "cosine" makes rows of length one, "dot" leaves them.
         folder: keeps vectors, None for nowhere.
         progress: wraps the encoding loop.
+        engine: encodes, see ``tamis.engine``.
     """
 
     data: RetrievalData
@@ -36,6 +38,7 @@ class Embedder:
     similarity: str
     folder: Path | None
     progress: Progress | None
+    engine: Engine = HERE
 
     def both(self, model: Any, given: tuple[Any, Any], name: str) -> tuple[Array, Array]:
         """Vectors of queries (q, d) and passages (n, d) under one model, or those given instead."""
@@ -49,12 +52,22 @@ class Embedder:
         tables = ((self.data.queries.texts, "queries"), (self.data.corpus.texts, "corpus"))
         for (texts, stem), vectors, prompt in zip(tables, given, prompts, strict=True):
             if vectors is None:
-                vectors = encoders.encode(model, texts, prompt=prompt, folder=where, stem=stem, progress=self.progress)
+                vectors = encoders.encode(
+                    model,
+                    texts,
+                    prompt=prompt,
+                    folder=where,
+                    stem=stem,
+                    progress=self.progress,
+                    run=self.engine.encode,
+                )
             called = f"the embeddings of the {stem}"
             matrix = encoders.as_matrix(vectors, called)
             checks.same_length(f"embeddings of the {stem}", matrix, f"the {stem}", texts)
             if self.similarity == "dot":
-                checks.finite(called, matrix)
+                for rows in mapped.pieces(matrix):
+                    if not np.isfinite(matrix[rows]).all():
+                        checks.finite(called, matrix)
             sides.append(matrix if self.similarity == "dot" else encoders.unit_rows(matrix, called))
         checks.matrix("the embeddings of the corpus", sides[1], columns=sides[0].shape[1])
         return sides[0], sides[1]

@@ -1,15 +1,7 @@
-"""Objectives: the losses of this library in the one form that training on mined negatives takes.
-
-An objective gets the embeddings of a batch (b queries, their b positives, m mined negatives that all queries share) and
-the facts of the batch, and gives a scalar. Decisions that were taken before stay in force: a known answer of a query
-never acts as its negative, and weights of ``tamis mine`` count. An objective that holds something to be learned or
-counted is a module, and its parameters learn with the model's.
-"""
+"""Objectives that weigh the candidates of the batch, or hold them to what an old model made of them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,9 +10,8 @@ from torch import Tensor, nn
 
 from tamis.clustering import kmeans
 from tamis.contrastive import info_nce, similarity
-from tamis.losses.cir_uncertainty import MultiGrainedUncertaintyLoss
-from tamis.losses.gistembed import GISTEmbedLoss
-from tamis.losses.lol import LoLLoss, VectorPRF, reformulation_loss
+from tamis.integrations.objectives.facts import BatchFacts, Guide, Objective
+from tamis.integrations.objectives.in_batch import contrastive
 from tamis.losses.stationary import hoc_loss
 from tamis.negatives.cet import SelectionModel, coupled_log_weights, weighted_softmax_ce
 from tamis.negatives.nbpo import NoiseHead, nbpo_loss
@@ -28,87 +19,6 @@ from tamis.randomness import child_seed
 from tamis.results import MinedNegatives
 
 Array = np.ndarray[Any, Any]
-
-
-@dataclass(frozen=True)
-class BatchFacts:
-    """What a loss may know of a batch beside the embeddings.
-
-    Args:
-        log_weights: (b, b + m) float32, queries against positives and then negatives; ``-inf`` for known answers.
-        queries: (b,) int64 query rows.
-        passages: (b + m,) int64 corpus rows, positives first.
-    """
-
-    log_weights: Tensor
-    queries: Tensor
-    passages: Tensor
-
-
-Objective = Callable[[Tensor, Tensor, Tensor, BatchFacts], Tensor]
-"""``objective(queries (b, d), positives (b, d), negatives (m, d), facts) -> scalar``."""
-
-
-@dataclass(frozen=True)
-class Guide:
-    """Vectors that stand still, by row: those of the encoder that mined will do.
-
-    Args:
-        queries: (q, d) float32, rows of length one.
-        passages: (n, d) float32, rows of length one.
-    """
-
-    queries: Array
-    passages: Array
-
-    def of(self, facts: BatchFacts, like: Tensor) -> tuple[Tensor, Tensor]:
-        """Vectors of the batch's queries (b, d) and of its passages (b + m, d)."""
-        sides = (self.queries, facts.queries), (self.passages, facts.passages)
-        queries, passages = (torch.from_numpy(np.asarray(v[rows.cpu().numpy()])).to(like) for v, rows in sides)
-        return queries, passages
-
-
-def contrastive(*, temperature: float = 0.05) -> Objective:
-    """InfoNCE over the batch's positives and mined negatives, known answers masked."""
-
-    def objective(queries: Tensor, positives: Tensor, negatives: Tensor, facts: BatchFacts) -> Tensor:
-        candidates = torch.cat([positives, negatives])
-        return info_nce(queries, candidates, temperature=temperature, log_weights=facts.log_weights.to(queries))
-
-    return objective
-
-
-def gistembed(guide: Guide, *, temperature: float = 0.05, margin: float = 0.0) -> Objective:
-    """GISTEmbed over the batch, guided by vectors that stand still.
-
-    Args:
-        guide: of the guide.
-        temperature: divides the similarities.
-        margin: absolute margin of the guide's threshold.
-
-    Returns:
-        the objective.
-    """
-    loss = GISTEmbedLoss(temperature=temperature, margin=margin)
-
-    def objective(queries: Tensor, positives: Tensor, negatives: Tensor, facts: BatchFacts) -> Tensor:
-        b = len(queries)
-        asked, seen = guide.of(facts, queries)
-        log_weights = facts.log_weights.to(queries)
-        some = len(negatives) > 0
-        value: Tensor = loss(
-            queries,
-            positives,
-            negatives if some else None,
-            guide_anchors=asked,
-            guide_positives=seen[:b],
-            guide_negatives=seen[b:] if some else None,
-            positive_log_weights=log_weights[:, :b],
-            negative_log_weights=log_weights[:, b:] if some else None,
-        )
-        return value
-
-    return objective
 
 
 class CoupledEstimation(nn.Module):
@@ -211,58 +121,6 @@ def compatible(guide: Guide, groups: Array, *, temperature: float = 0.05, weight
         return (1 - weight) * plain(queries, positives, negatives, facts) + weight * drawn
 
     return objective
-
-
-class Feedback(nn.Module):
-    """LoL: queries revised with the best passages of the batch; more feedback must not do worse than less.
-
-    Args:
-        dim: columns of the embeddings.
-        temperature: divides the similarities.
-        passages: of feedback at the most.
-        seed: of the reformulator.
-    """
-
-    def __init__(self, dim: int, *, temperature: float = 0.05, passages: int = 3, seed: int = 0) -> None:
-        super().__init__()
-        self.temperature, self.passages = temperature, passages
-        self.reformulate, self.loss = VectorPRF(dim, seed=seed), LoLLoss()
-
-    def forward(self, queries: Tensor, positives: Tensor, negatives: Tensor, facts: BatchFacts) -> Tensor:
-        """The mean loss of the query as it is and of its revision, with the comparison of the two."""
-        queries, candidates = (
-            torch.nn.functional.normalize(x, dim=1) for x in (queries, torch.cat([positives, negatives]))
-        )
-        scores = (queries @ candidates.T).detach()
-        best = scores.topk(min(self.passages, len(candidates)), dim=1).indices
-        amounts = torch.tensor([[best.shape[1], 0]], device=queries.device).expand(len(queries), 2)
-        revisions = self.reformulate(queries, candidates[best], amounts)
-        own = torch.eye(len(queries), len(candidates), dtype=torch.bool, device=queries.device)
-        losses = reformulation_loss(
-            revisions, candidates, own, temperature=self.temperature, log_weights=facts.log_weights.to(queries)
-        )
-        value: Tensor = self.loss(losses, amounts)
-        return value
-
-
-class Uncertainty(nn.Module):
-    """MGUR over the batch's queries and positives; mined negatives are not used.
-
-    Args:
-        steps: of the whole training, over which the loss goes from coarse to fine.
-        temperature: divides the similarities.
-    """
-
-    def __init__(self, steps: int, *, temperature: float = 0.05) -> None:
-        super().__init__()
-        self.loss = MultiGrainedUncertaintyLoss(steps, scale=temperature**-0.5)
-
-    def forward(self, queries: Tensor, positives: Tensor, negatives: Tensor, facts: BatchFacts) -> Tensor:
-        """The loss at this point of the schedule, which each call in training mode moves on."""
-        value: Tensor = self.loss(queries, positives, log_weights=facts.log_weights[:, : len(queries)].to(queries))
-        if self.training:
-            self.loss.step()
-        return value
 
 
 def clusterings(vectors: Array, sizes: tuple[int, ...] = (50, 200, 800), *, seed: int = 0) -> list[Array]:

@@ -1,0 +1,3 @@
+"""Ray: encoding and shard search on a cluster."""
+
+from tamis.integrations.ray.engine import RayEngine as RayEngine
