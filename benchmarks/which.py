@@ -101,6 +101,7 @@ LOSSES: dict[str, Callable[[Bench, int, int], Objective]] = {
     "stationary": lambda bench, steps, seed: objectives.compatible(bench.guide, bench.groups),
     "lol": lambda bench, steps, seed: objectives.Feedback(384, seed=seed),
     "cir_uncertainty": lambda bench, steps, seed: objectives.Uncertainty(steps),
+    "meow": lambda bench, steps, seed: objectives.cluster_weighted(bench.guide, seed=seed),
     "mochi": lambda bench, steps, seed: objectives.Mixing(seed=seed),
     "batchformer": lambda bench, steps, seed: objectives.BatchAttention(384, seed=seed),
     "rtd": lambda bench, steps, seed: objectives.target_anchored(),

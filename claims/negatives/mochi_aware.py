@@ -34,8 +34,8 @@ CLAIM = Claim(
         Gate(says="a guide's mask serves as well", higher="guide", lower="plain", at_least=0.01),
     ),
     note=(
-        "The same weights on the real negatives, without any mixing (none_weighted), gain more than weighted mixing, and "
-        "mixing on top of them (posterior_everywhere) loses a little: with few classes weigh first, mix last."
+        "The same weights on the real negatives, without any mixing (none_weighted), gain more than weighted mixing, "
+        "and mixing on top of them (posterior_everywhere) loses a little: with few classes weigh first, mix last."
     ),
 )
 

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 Output = Annotated[Path, Parameter(name=["--output", "-o"])]
 Loss = Literal[
-    "contrastive", "batchformer", "cet", "cir_uncertainty", "gistembed", "lol", "mochi", "nbpo", "rtd", "spn4cir",
-    "star_adore", "stationary",
+    "contrastive", "batchformer", "cet", "cir_uncertainty", "gistembed", "lol", "meow", "mochi", "nbpo", "rtd",
+    "spn4cir", "star_adore", "stationary",
 ]  # fmt: skip
 Batches = Literal["no_duplicates", "guarded_clusters", "ngame", "tas_balanced"]
 
@@ -203,6 +203,8 @@ def objective_for(
             return objectives.gistembed(guide_of(loss, mined), **given)
         case "lol":
             return objectives.Feedback(dim, seed=seed, **given)
+        case "meow":
+            return objectives.cluster_weighted(guide_of(loss, mined), seed=seed, **given)
         case "mochi":
             return objectives.Mixing(seed=seed, **given)
         case "nbpo":

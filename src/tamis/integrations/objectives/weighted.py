@@ -14,6 +14,7 @@ from tamis.integrations.objectives.facts import BatchFacts, Guide, Objective
 from tamis.integrations.objectives.in_batch import contrastive
 from tamis.losses.stationary import hoc_loss
 from tamis.negatives.cet import SelectionModel, coupled_log_weights, weighted_softmax_ce
+from tamis.negatives.meow import cluster_negative_weights
 from tamis.negatives.nbpo import NoiseHead, nbpo_loss
 from tamis.randomness import child_seed
 from tamis.results import MinedNegatives
@@ -93,8 +94,9 @@ class NoisyNegatives(nn.Module):
         candidates = torch.cat([positives, negatives])
         scores = similarity(queries, candidates) / self.temperature
         noise = self.noise(queries, candidates)
-        # The preferences of a cosine have a middle that is not 0: that of the batch is taken off.
-        scores = scores - scores.detach().mean()
+        # The preferences of a cosine have a middle that is not 0. That of the batch is taken off, with its gradient:
+        # the logistic would else be content to move queries and passages apart as a whole.
+        scores = scores - scores.mean()
         own = torch.eye(len(queries), len(candidates), dtype=torch.bool, device=queries.device)
         weights = facts.log_weights.to(queries).masked_fill(own, -torch.inf)
         return nbpo_loss(scores.diagonal(), scores, noise.diagonal(), noise, log_weights=weights)
@@ -123,10 +125,33 @@ def compatible(guide: Guide, groups: Array, *, temperature: float = 0.05, weight
     return objective
 
 
-def clusterings(vectors: Array, sizes: tuple[int, ...] = (50, 200, 800), *, seed: int = 0) -> list[Array]:
-    """Clusters of rows at several granularities, (n,) int64 each; what is too fine for the rows is left out."""
-    return [
-        kmeans(vectors, k, spherical=True, iterations=10, seed=child_seed(seed, f"k={k}")).labels
-        for k in sizes
-        if k <= len(vectors)
+def cluster_weighted(
+    guide: Guide, *, temperature: float = 0.05, sizes: tuple[int, ...] = (50, 200, 800), seed: int = 0
+) -> Objective:
+    """InfoNCE with MEOW's weights: what lies in the positive's cluster counts less, and nothing where all agree.
+
+    Args:
+        guide: its passages are clustered, once.
+        temperature: divides the similarities.
+        sizes: clusters of each clustering; those with more than half as many clusters as there are passages are left
+            out.
+        seed: of the clusterings.
+
+    Returns:
+        the objective.
+    """
+    few = [k for k in sizes if 2 * k <= len(guide.passages)] or [max(1, len(guide.passages) // 2)]
+    found = [
+        torch.from_numpy(
+            kmeans(guide.passages, k, spherical=True, iterations=10, seed=child_seed(seed, f"k={k}")).labels
+        )
+        for k in few
     ]
+
+    def objective(queries: Tensor, positives: Tensor, negatives: Tensor, facts: BatchFacts) -> Tensor:
+        rows, b = facts.passages.cpu(), len(queries)
+        apart = cluster_negative_weights([labels[rows] for labels in found])[:b] / len(found)
+        weights = facts.log_weights.to(queries) + apart.log().to(queries)
+        return info_nce(queries, torch.cat([positives, negatives]), temperature=temperature, log_weights=weights)
+
+    return objective

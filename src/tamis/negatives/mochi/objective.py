@@ -19,7 +19,7 @@ class MoCHiLoss(nn.Module):
     The training loss of MoCHi (arXiv:2010.01028) with its default (N, s, t) = (1024, 1024, 128). Mixtures carry no
     gradient, their similarities are made from similarities, and the queue stays as it is. Steps are counted in training
     mode: they end the warm-up, seed the draws, and are saved with the module.
-    With few classes do not use it: there log-weights on the real negatives did more than any mixing (claim mochi_aware).
+    Do not use it where classes are few: log-weights on the real negatives did more than mixing (claim mochi_aware).
 
     Args:
         temperature: tau.
