@@ -300,7 +300,8 @@ def triplet_ohnm(
         temperature: in units of the scores.
         aggressive: weigh by the softmax.
         masked_softmax: leave terms of zero out of the softmax.
-        log_weights: (b, m) float: ``-inf`` is never chosen, anything else multiplies the term by its exponential.
+        log_weights: (b, m) float: ``-inf`` is never chosen, anything else multiplies the term by its exponential. It
+            takes no gradient.
 
     Returns:
         a scalar: the mean over the negatives chosen.
@@ -339,7 +340,7 @@ def triplet_ohnm(
         empty = torch.isneginf(logits.detach()).all(dim=1, keepdim=True)
         terms = terms * torch.softmax(logits.masked_fill(empty, 0), dim=1)
     if log_weights is not None:
-        terms = terms * log_weights.gather(1, columns).masked_fill(~chosen, 0).exp()
+        terms = terms * log_weights.detach().gather(1, columns).masked_fill(~chosen, 0).exp()
     return terms.sum() / chosen.sum().clamp_min(1)
 
 
