@@ -84,7 +84,7 @@ class FeatureQueue(nn.Module):
         checks.matrix("embeddings", embeddings, columns=self.dim)
         checks.finite("embeddings", embeddings)
         if ids is None:
-            ids = torch.full((len(embeddings),), NO_ID, dtype=torch.int64)
+            ids = torch.full((len(embeddings),), NO_ID, dtype=torch.int64, device=embeddings.device)
         ids = _ids(ids, "embeddings", embeddings)
         rows = unit_rows(embeddings) if self.normalize else embeddings
         rows, ids = rows[-self.size :], ids[-self.size :]

@@ -126,7 +126,9 @@ def target_anchored(*, temperature: float = 0.07) -> Objective:
     def objective(queries: Tensor, positives: Tensor, negatives: Tensor, facts: BatchFacts) -> Tensor:
         b = len(queries)
         # Rows that answer each other's queries are one target.
-        same = torch.isneginf(facts.log_weights[:, :b]) | torch.eye(b, dtype=torch.bool)
+        same = torch.isneginf(facts.log_weights[:, :b]) | torch.eye(
+            b, dtype=torch.bool, device=facts.log_weights.device
+        )
         ids = (same | same.T).int().argmax(1)
         value: Tensor = loss(queries, positives.detach(), target_ids=ids.to(queries.device))
         return value

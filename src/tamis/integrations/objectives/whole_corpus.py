@@ -59,9 +59,13 @@ def live_index(guide: Guide, positives: Sequence[Array], *, top_k: int = 50, tem
     """
     index, known = DynamicIndex(torch.from_numpy(np.asarray(guide.passages))), KnownAnswers(positives)
     depth = min(top_k, len(index))
+    moved: dict[torch.device, DynamicIndex] = {index.vectors.device: index}
 
     def objective(queries: Tensor, positives: Tensor, negatives: Tensor, facts: BatchFacts) -> Tensor:
         asked = nn.functional.normalize(queries, dim=1)
-        return adore_step(asked, index, known.of(facts), top_k=depth, sigma=1 / temperature)[0]
+        if asked.device not in moved:
+            moved[asked.device] = DynamicIndex(index.vectors.to(asked.device))
+        answers = known.of(facts).to(asked.device)
+        return adore_step(asked, moved[asked.device], answers, top_k=depth, sigma=1 / temperature)[0]
 
     return objective
