@@ -96,9 +96,10 @@ class NoisyNegatives(nn.Module):
         noise = self.noise(queries, candidates)
         # The preferences of a cosine have a middle that is not 0. That of the batch is taken off, with its gradient:
         # the logistic would else be content to move queries and passages apart as a whole.
-        scores = scores - scores.mean()
+        given = facts.log_weights.to(queries)
+        scores = scores - scores[~torch.isneginf(given)].mean()
         own = torch.eye(len(queries), len(candidates), dtype=torch.bool, device=queries.device)
-        weights = facts.log_weights.to(queries).masked_fill(own, -torch.inf)
+        weights = given.masked_fill(own, -torch.inf)
         return nbpo_loss(scores.diagonal(), scores, noise.diagonal(), noise, log_weights=weights)
 
 
