@@ -87,6 +87,12 @@ def ours(b: int, d: int) -> dict[str, tuple[str, Run]]:
             "batch and bank",
             lambda: negatives.MoCHiLoss()(q, p, bank, log_weights=torch.zeros(b, BANK)),
         ),
+        "mochi, 64 mixtures of 256": (
+            "batch and bank",
+            lambda: negatives.MoCHiLoss(num_hard=256, num_pairs=48, num_query_mix=16)(
+                q, p, bank, log_weights=torch.zeros(b, BANK)
+            ),
+        ),
         "spn4cir": ("batch and bank", lambda: negatives.BankInfoNCE(static)(q, own)),
         "spn4cir, chunks of 1,024": ("batch and bank", lambda: negatives.BankInfoNCE(static, chunk_size=1024)(q, own)),
         "star": ("batch and bank", lambda: negatives.STARLoss()(q, p, bank)),
