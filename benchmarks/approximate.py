@@ -55,8 +55,8 @@ def main() -> None:
         hits = [len(np.intersect1d(one, two)) for one, two in zip(exact, found, strict=True)]
         low, high = recall.interval
         print(
-            f"{recall.probes:>5,} of {recall.lists:,} lists{seconds:>18.2f} s   recall {np.mean(hits) / asked.depth:.3f} "
-            f"(sample: {recall.rate:.3f}, {low:.3f} to {high:.3f})"
+            f"{recall.probes:>5,} of {recall.lists:,} lists{seconds:>18.2f} s   "
+            f"recall {np.mean(hits) / asked.depth:.3f} (sample: {recall.rate:.3f}, {low:.3f} to {high:.3f})"
         )
 
 

@@ -81,8 +81,18 @@ def test_vectors_three_times_the_limit(folder):
     assert peak < LIMIT_MB, f"{peak:.0f} MB"
 
 
-def test_what_cannot_fit_is_refused(folder):
-    """A limit below what the process takes already should be refused in one line, before the work."""
+@pytest.mark.parametrize("limit", [512, 576])
+def test_a_limit_is_kept_or_refused(folder, limit):
+    """A tight limit should be kept, or refused in one line before the work."""
+    done = mine(folder, f"{limit}MB")
+    if done.returncode == 0:
+        assert int(re.search(r"PEAK (\d+)", done.stdout)[1]) / 1024 < limit
+        return
+    assert f"--max-memory is {limit} MB: raise it" in done.stderr
+    assert done.stderr.startswith("tamis: ") and done.stderr.count("\n") == 1
+
+
+def test_a_limit_below_the_process_is_refused(folder):
+    """What the process holds before any work should count."""
     done = mine(folder, "64MB")
-    assert done.returncode != 0
-    assert "--max-memory is 0.1 GB: raise it" in done.stderr
+    assert done.returncode == 2 and "--max-memory is 64 MB: raise it" in done.stderr

@@ -71,7 +71,7 @@ def test_exclusions_by_shard(seed, n, rows, size):
 
 def test_refuses_what_cannot_work():
     """Messages name the argument, the requirement and the cure."""
-    with pytest.raises(ValueError, match="worker memory must hold the process and the blocks.*lower --max-memory"):
+    with pytest.raises(ValueError, match="worker memory must hold the process and the blocks.*raise worker_bytes"):
         plan(worker_bytes=2**29)
     with pytest.raises(ValueError, match="workers must be at least 1: got 0"):
         plan(workers=0)

@@ -76,6 +76,7 @@ def page_of(
         f"{data['queries']:,} queries, {data['passages']:,} passages, {data['positives']:,} known positives",
         _found_by(mined),
     ]
+    facts += [search["says"] for search in [summary.get("search")] if search]
     return ReportPage(
         title=f"Negatives for {data['name']}",
         subtitle=facts,
@@ -110,6 +111,10 @@ def _found_by(mined: MinedNegatives) -> str:
 def _tiles(mined: MinedNegatives, truth: Mapping[str, Mapping[str, Any]] | None) -> list[Tile]:
     audit, skew = mined.summary["audit"], mined.summary["skew"]
     tiles = [Tile("negatives", len(mined), f"{skew['per_query_mean']:.1f} per query")]
+    found = mined.summary.get("search")
+    if found:
+        low, high = found["interval"]
+        tiles.append(Tile("recall of the search", f"{found['rate']:.1%}", f"{low:.1%} to {high:.1%} of an exact one"))
     seen = audit.get("verification")
     if seen and seen["rate"] is not None:
         low, high = seen["interval"]

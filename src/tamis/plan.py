@@ -11,6 +11,14 @@ import torch
 from tamis import encoders, mapped
 from tamis.results import Table
 
+# Measured as peaks of whole runs above what the process held when it was planned, and rounded up.
+_LOADED_LATER = 96 * 2**20  # packages that are loaded when they are needed, and what the allocator does not give back
+_PER_CANDIDATE = 240  # what the odds and the audit keep of each candidate, and the lists
+_SEARCHED = 48  # of these, while the search runs: keys, scores, indices and their copies
+_PER_CHARACTER = 6  # of the texts, runs of three words for near duplicates; as much again for BM25
+_CHECKED = 2**26  # of a map, while its rows are checked
+_SCALED = 5 * mapped.PIECE  # of a map, while its rows are brought to length one
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -55,9 +63,9 @@ class Plan:
         taken = resident_memory() if limit is not None else None
         if limit is not None and taken is not None and taken + self.peak_bytes > limit:
             raise ValueError(
-                f"mining needs about {self.peak_bytes / 2**30:.1f} GB above the {taken / 2**30:.1f} GB taken now, and "
-                f"--max-memory is {limit / 2**30:.1f} GB: raise it, lower --depth ({self.depth}), or give vectors as "
-                ".npy files, which are read piece by piece."
+                f"mining needs about {self.peak_bytes / 2**20:,.0f} MB above the {taken / 2**20:,.0f} MB taken now, "
+                f"and --max-memory is {limit / 2**20:,.0f} MB: raise it, lower --depth ({self.depth}), or give "
+                "vectors as .npy files, which are read piece by piece."
             )
         free = free_memory()
         if free is not None and self.peak_bytes > free:
@@ -76,6 +84,8 @@ def plan_mining(
     depth: int,
     block_bytes: int,
     in_files: bool = False,
+    copied: bool = False,
+    words: bool = False,
 ) -> Plan:
     """Estimate a mining run; an encoder is timed on 32 texts of the corpus.
 
@@ -87,6 +97,8 @@ def plan_mining(
         depth: candidates per query.
         block_bytes: memory for the blocks of the search.
         in_files: that all vectors are memory-mapped, and read piece by piece.
+        copied: that an index takes a copy of the passages' vectors, see ``approximate``.
+        words: that BM25 indexes the texts.
 
     Returns:
         the plan.
@@ -102,9 +114,16 @@ def plan_mining(
     if dimensions:
         # Selection costs about as much as the products.
         seconds += 2 * 2.0 * q * n * dimensions / product_rate(dimensions)
-    blocks = min(block_bytes, 8 * q * n)
-    vectors = mapped.PIECE if in_files else 2 * 4 * dimensions * (q + n)
-    peak = vectors + blocks + 200 * q * min(depth, n)  # what the odds keep of each candidate, and the lists
+    # Pages of a map count among the blocks of the search, so it takes all that it may.
+    blocks = block_bytes if in_files else min(block_bytes, 8 * q * n + 4 * dimensions * (q + n))
+    vectors = 0 if in_files else 2 * 4 * dimensions * (q + n)
+    if copied:
+        vectors += 8 * dimensions * n  # the copy, and at the most as much again that its centres are learned from
+    found = q * min(depth, n)
+    characters = sum(map(len, queries.texts)) + sum(map(len, corpus.texts))
+    peak = _LOADED_LATER + vectors + (1 + words) * _PER_CHARACTER * characters
+    scaled, checked = (_SCALED, _CHECKED) if in_files else (0, 0)
+    peak += max(scaled, checked + blocks + _SEARCHED * found, _PER_CANDIDATE * found)  # one after the other
     return Plan(q, n, dimensions, min(depth, n), blocks, peak, seconds)
 
 

@@ -120,7 +120,7 @@ def plan_shards(
     checks.require(
         left >= _PER_CANDIDATE * k,
         f"worker memory must hold the process and the blocks, {_size(_PROCESS + block_bytes)} and more: got "
-        f"{_size(worker_bytes)}; lower --max-memory.",
+        f"{_size(worker_bytes)}; raise worker_bytes, or give a --max-memory below 2GB.",
     )
     query_rows = min(queries, left // (_PER_CANDIDATE * k))
     query_rows = -(-queries // -(-queries // query_rows))  # turns of about one size

@@ -186,7 +186,7 @@ def test_errors_of_the_encoder_come_through():
 
 def test_refuses_what_the_cluster_cannot_hold():
     """A plan that no node has the memory for is refused with the cure; a bad row is named."""
-    with pytest.raises(ValueError, match="GB of memory on one node.*lower --max-memory"):
+    with pytest.raises(ValueError, match="GB of memory on one node.*lower worker_bytes"):
         RayEngine(workers=1, worker_bytes=2**50).plan(10**9, 10**6, 64, 1000, max_memory=2**45)
     with pytest.raises(ValueError, match="GB of object store.*lower --shard-rows or --workers"):
         RayEngine(workers=4, shard_rows=10**7).plan(10, 10**8, 64, 10, max_memory=MEMORY)

@@ -58,6 +58,8 @@ def mine(
     address: str | None = None,
     workers: int | None = None,
     shard_rows: int | None = None,
+    index: Literal["exact", "ivf"] = "exact",
+    probes: int | None = None,
 ) -> None:
     """Mine negatives that can be trusted, with an audit that says how far.
 
@@ -115,8 +117,11 @@ def mine(
             here.
         workers: tasks of the cluster at once; left out, one per processor.
         shard_rows: passages per task of the search; left out, 256 MB of vectors.
+        index: how vectors are searched: exactly, or approximately by the lists of FAISS; the recall of an approximate
+            search is measured against the exact one on 200 queries, printed, stored and shown in the report.
+        probes: lists that a query of an approximate search looks into; left out, by the size of the corpus.
     """
-    from tamis import encoders, runs
+    from tamis import approximate, encoders, runs
     from tamis.data import read
     from tamis.files import read_embeddings
     from tamis.mapped import is_mapped
@@ -125,6 +130,8 @@ def mine(
     from tamis.search import DEFAULT_MEMORY
 
     found = read(data, split=split)
+    by_vectors = candidates in ("dense", "both")
+    approximate.check(index, probes, ray=engine != "local", passages=len(found.corpus), vectors=by_vectors)
     limit = None if max_memory is None else parse_bytes(max_memory)
     block = DEFAULT_MEMORY if limit is None else min(DEFAULT_MEMORY, limit // 8)
     vectors = [
@@ -132,7 +139,7 @@ def mine(
         for path, table in ((query_embeddings, found.queries), (corpus_embeddings, found.corpus))
     ]
     whole = all(v is not None for v in vectors)
-    names: list[Any] = ([*encoder] if encoder else [None]) if candidates in ("dense", "both") else []
+    names: list[Any] = ([*encoder] if encoder else [None]) if by_vectors else []
     quiet_libraries()
     models = [None if whole and number == 0 else encoders.resolve(name) for number, name in enumerate(names)]
     second = None if guide is None else encoders.resolve(guide)
@@ -148,6 +155,7 @@ def mine(
         "cross_encoder_sigmoid": cross_encoder_sigmoid, "cross_encoder_budget": cross_encoder_budget,
         "judge_budget": judge_budget, "judge_confirmed": judge_confirmed, "consistent_within": consistent_within,
         "near_duplicates": near_duplicates or None, "pick": pick, "pick_temperature": pick_temperature, "seed": seed,
+        "index": index, "probes": probes,
     }  # fmt: skip
     prints = [
         None if m is None else (encoders.fingerprint(m, found.corpus.texts), encoders.prompts_of(m))
@@ -174,6 +182,8 @@ def mine(
                     depth=wanted,
                     block_bytes=block,
                     in_files=model is None and is_mapped(vectors[1]),
+                    copied=index == "ivf",
+                    words=candidates in ("bm25", "both"),
                 )
                 for model in models or [None]
             ]
@@ -287,6 +297,7 @@ def describe(mined: MinedNegatives) -> str:
     rows = [[row["step"], f"{row['count']:,}", percent(row["count"] / candidates)] for row in mined.summary["funnel"]]
     width = max(len(r[1]) for r in rows)
     lines = [head, table([[a, b.rjust(width), c.rjust(7)] for a, b, c in rows]), *_opinions(mined)]
+    lines += [f"Search   {search['says']}" for search in [mined.summary.get("search")] if search]
     return "\n".join([*lines, describe_audit(mined)])
 
 

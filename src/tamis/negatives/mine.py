@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from tamis import __version__, checks, encoders
+from tamis import __version__, approximate, checks, encoders
 from tamis.data import RetrievalData, from_python
 from tamis.engine import HERE, Engine
 from tamis.method import Method
@@ -96,6 +96,8 @@ def mine_negatives(
     folder: str | Path | None = None,
     progress: Progress | None = None,
     engine: Engine = HERE,
+    index: str = "exact",
+    probes: int | None = None,
 ) -> MinedNegatives:
     """Mine negatives for every query, and measure how many of them would be false.
 
@@ -152,6 +154,9 @@ def mine_negatives(
         folder: keeps vectors there and reuses them when nothing changed.
         progress: wraps the encoding loop, ``progress(shards, label)``.
         engine: where texts are encoded and vectors searched: this machine, or ``tamis.integrations.ray.RayEngine``.
+        index: "exact", or "ivf" for an approximate search by FAISS, whose recall is measured and reported. Odds and
+            margins are learned on the pool that was found; a planted positive counts as found by the index.
+        probes: lists that a query looks into, for "ivf"; None for ``approximate.default_probes``.
 
     Returns:
         the negatives, what was dropped and why, and a report with the funnel and the audit.
@@ -214,6 +219,7 @@ def mine_negatives(
     )
     files = [runs] if isinstance(runs, (str, Path)) else list(runs)
     by_vectors, by_words = candidates.kinds(candidates_from, len(files))
+    searcher = approximate.searcher(index, probes, engine, seed=seed, passages=len(data.corpus), vectors=by_vectors)
     read_runs = [read_run(path, data.queries.ids, data.corpus.ids) for path in files]
 
     embedder = Embedder(data, query_prompt, passage_prompt, similarity, cache, progress, engine)
@@ -238,7 +244,7 @@ def mine_negatives(
             runs=part.runs,
             shape=part.shape,
             max_memory=max_memory,
-            engine=engine,
+            engine=searcher or engine,
         )
 
     whole = (len(data.queries), len(data.corpus))
@@ -338,12 +344,15 @@ def mine_negatives(
             "pick": pick,
             "pick_temperature": pick_temperature,
             "seed": seed,
+            "index": index,
+            "probes": probes,
             **rules.as_dict(),
         },
         "funnel": picking.funnel(found, decisions, blame, out, len(columns_kept["query"])),
         "audit": measured,
         "second_opinions": reviewed.report | {"new_positives": len(reviewed.new_positives[0])},
         "skew": skew,
+        "search": None if searcher is None else searcher.report(),
         "sources": list(found.names),
         "score": pool.score,
         "versions": {"tamis": __version__, "python": python_version(), "numpy": np.__version__},

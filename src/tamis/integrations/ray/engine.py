@@ -120,7 +120,7 @@ class RayEngine:
         self._start(plan.store_bytes)
         have = self._ray.cluster_resources()
         for what, needed, there, cure in (
-            ("memory on one node", plan.worker_bytes, self._largest("memory"), "lower --max-memory"),
+            ("memory on one node", plan.worker_bytes, self._largest("memory"), "lower worker_bytes of RayEngine"),
             ("object store", plan.store_bytes, have.get("object_store_memory", 0), "lower --shard-rows or --workers"),
         ):
             checks.require(
