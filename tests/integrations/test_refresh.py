@@ -86,7 +86,12 @@ def test_the_summary_tells_every_setting():
         "runs",
         *(name for name in names if name.split("_")[0] in ("cross", "judge")),
     }  # see the test of refusals
-    assert names - set(refreshing.settings_of(mined)) <= given | refused | {"max_memory", "folder", "progress", "engine"}
+    assert names - set(refreshing.settings_of(mined)) <= given | refused | {
+        "max_memory",
+        "folder",
+        "progress",
+        "engine",
+    }
 
 
 @pytest.mark.parametrize("settings", SETTINGS, ids=lambda s: next(iter(s)))
