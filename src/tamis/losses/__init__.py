@@ -24,6 +24,14 @@ from tamis.losses.lol import VectorPRF as VectorPRF
 from tamis.losses.lol import comparative_regularization as comparative_regularization
 from tamis.losses.lol import nested_feedback as nested_feedback
 from tamis.losses.lol import reformulation_loss as reformulation_loss
+from tamis.losses.pcl_sr import PCLSRLoss as PCLSRLoss
+from tamis.losses.pcl_sr import TaskEmbeddingDiscriminator as TaskEmbeddingDiscriminator
+from tamis.losses.pcl_sr import dual_contrastive_loss as dual_contrastive_loss
+from tamis.losses.pcl_sr import frequency_negatives as frequency_negatives
+from tamis.losses.pcl_sr import haar_high_frequency as haar_high_frequency
+from tamis.losses.pcl_sr import pixel_cosine as pixel_cosine
+from tamis.losses.pcl_sr import restoration_info_nce as restoration_info_nce
+from tamis.losses.pcl_sr import sharpened_positives as sharpened_positives
 from tamis.losses.stationary import CompatibilityReport as CompatibilityReport
 from tamis.losses.stationary import DSimplexClassifier as DSimplexClassifier
 from tamis.losses.stationary import HOCLoss as HOCLoss
