@@ -15,7 +15,8 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from tamis.clustering import kmeans
-from tamis.contrastive import drop, false_negative_mask, info_nce, similarity
+from tamis.contrastive import drop, info_nce, similarity
+from tamis.guide_mask import false_negative_mask
 from tamis.negatives import (
     NoiseHead,
     SelectionModel,

@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from tamis.contrastive import (
     contrastive_loss,
     drop,
-    false_negative_mask,
     info_nce,
     own_columns,
     similarity,
@@ -378,53 +377,6 @@ def test_to_logits_names_what_it_uses():
 
 
 # --- masks ------------------------------------------------------------------------------------------------------------
-
-
-def test_false_negative_mask_is_strict_and_row_wise():
-    """A tie stays; row i is judged by threshold i alone."""
-    guide = torch.tensor([[0.5, 0.5], [0.5, 0.6]])
-    assert false_negative_mask(guide, torch.tensor([0.5, 0.5])).tolist() == [[False, False], [False, True]]
-    assert false_negative_mask(guide, torch.tensor([0.4, 0.7])).tolist() == [[True, True], [False, False]]
-
-
-def test_false_negative_margins():
-    """Absolute subtracts, relative takes a share, and where the threshold is not positive relative subtracts too."""
-    guide = torch.tensor([[0.75, 0.65], [-0.35, -0.25]], dtype=torch.float64)
-    threshold = torch.tensor([0.8, -0.2], dtype=torch.float64)
-    absolute = false_negative_mask(guide, threshold, margin=0.1)
-    relative = false_negative_mask(guide, threshold, margin=0.1, strategy="relative")
-    assert absolute.tolist() == [[True, False], [False, True]]
-    assert relative.tolist() == [[True, False], [False, True]]
-    wider = false_negative_mask(guide, threshold, margin=0.2, strategy="relative")
-    assert wider.tolist() == [[True, True], [True, True]]  # 0.64; -0.4, where a factor would have given -0.16
-
-
-def test_false_negative_mask_protects():
-    """A protected column is never dropped, whatever the margin."""
-    guide = torch.full((2, 3), 0.9)
-    mask = false_negative_mask(guide, torch.tensor([0.9, 0.9]), margin=0.5, protect=torch.tensor([2, 0]))
-    assert mask.tolist() == [[True, True, False], [False, True, True]]
-
-
-@settings(max_examples=40, deadline=None)
-@given(st.integers(0, 2**31), st.floats(0, 1), st.floats(0, 1), st.sampled_from(["absolute", "relative"]))
-def test_a_larger_margin_drops_more(seed, small, step, strategy):
-    """What a margin drops, every larger margin drops."""
-    guide = torch.rand(4, 5, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) * 2 - 1
-    threshold = guide[:, 0]
-    less = false_negative_mask(guide, threshold, small, strategy)
-    more = false_negative_mask(guide, threshold, small + step, strategy)
-    assert not (less & ~more).any()
-
-
-def test_bad_masks():
-    """Unknown strategy, negative margin and thresholds that do not fit are refused."""
-    with pytest.raises(ValueError, match="margin_strategy must be one of 'absolute', 'relative': got 'share'"):
-        false_negative_mask(torch.zeros(2, 2), torch.zeros(2), strategy="share")
-    with pytest.raises(ValueError, match=r"margin must be at least 0.0: got -0.1"):
-        false_negative_mask(torch.zeros(2, 2), torch.zeros(2), margin=-0.1)
-    with pytest.raises(ValueError, match="threshold must have one entry per row of guide_sim: 2 rows, 3"):
-        false_negative_mask(torch.zeros(2, 2), torch.zeros(3))
 
 
 def test_drop_adds_to_earlier_decisions():

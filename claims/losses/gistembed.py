@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from tamis.claim import Claim, Gate
-from tamis.contrastive import drop, false_negative_mask, info_nce, similarity
+from tamis.contrastive import drop, info_nce, similarity
+from tamis.guide_mask import false_negative_mask
 from tamis.losses import GISTEmbedLoss
 
 CLAIM = Claim(

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from tamis.claim import Claim, Gate
-from tamis.contrastive import drop, false_negative_mask, unit_rows
+from tamis.contrastive import drop, unit_rows
+from tamis.guide_mask import false_negative_mask
 from tamis.negatives import FeatureQueue, MoCHiLoss, false_negative_log_weights
 from tamis.randomness import child_seed
 

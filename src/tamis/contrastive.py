@@ -128,48 +128,6 @@ def own_columns(
     return positive_columns
 
 
-def false_negative_mask(
-    guide_sim: Tensor,
-    threshold: Tensor,
-    margin: float = 0.0,
-    strategy: Literal["absolute", "relative"] = "absolute",
-    protect: Tensor | None = None,
-) -> Tensor:
-    """Which candidates a guide finds more similar to the anchor than the anchor's own positive.
-
-    The selection rule of GISTEmbed (arXiv:2402.16829), with the margins of sentence-transformers. Strict: a candidate
-    as similar as the threshold stays. Thresholds belong to rows, so the mask is not symmetric.
-
-    Args:
-        guide_sim: (b, m) float, the guide's similarities.
-        threshold: (b,) float, the guide's similarity of each anchor and its own positive.
-        margin: at least 0; lowers the threshold, so that more is dropped.
-        strategy: "absolute" drops above ``threshold - margin``, "relative" above ``threshold * (1 - margin)``. A
-            threshold that is not positive would move up by the factor, so there "relative" means "absolute".
-        protect: (b,) int64, a column per row that is never dropped, or None.
-
-    Returns:
-        (b, m) bool, True where the candidate is probably a false negative.
-
-    Raises:
-        ValueError: unknown strategy, negative margin, or shapes that do not fit.
-
-    Example:
-        >>> false_negative_mask(torch.tensor([[0.8, 0.9, 0.7]]), torch.tensor([0.8]), margin=0.05)
-        tensor([[ True,  True, False]])
-    """
-    checks.one_of("margin_strategy", strategy, ("absolute", "relative"))
-    checks.at_least("margin", margin, 0.0)
-    checks.matrix("guide_sim", guide_sim, allow_empty=True)
-    checks.require(threshold.ndim == 1, f"threshold must be (b,), one per row: got shape {tuple(threshold.shape)}.")
-    checks.same_length("threshold", threshold, "guide_sim", guide_sim)
-    ceiling = threshold - margin
-    if strategy == "relative":
-        ceiling = torch.where(threshold > 0, threshold * (1 - margin), ceiling)
-    mask = guide_sim > ceiling[:, None]
-    return mask if protect is None else mask.scatter_(1, protect[:, None], False)
-
-
 def drop(mask: Tensor, log_weights: Tensor | None = None, *, dtype: torch.dtype = torch.float32) -> Tensor:
     """Turn a mask into log-weights, on top of those already decided.
 

@@ -63,7 +63,18 @@ def make(seed: int) -> list[LossCase]:
 
 
 def loop_loss(
-    students, guides, *, temperature, margin, strategy, anchors_too, positives_too, mask_self, offset, weights
+    students,
+    guides,
+    *,
+    temperature,
+    margin,
+    softness,
+    strategy,
+    anchors_too,
+    positives_too,
+    mask_self,
+    offset,
+    weights,
 ):
     """The loss of every row and the entries the guide drops, one cosine after the other."""
     (a, p, n), (ga, gp, gn) = students, guides
@@ -96,7 +107,9 @@ def loop_loss(
                 continue
             if cos(gx, gy) > ceiling:
                 dropped.add((block, i, j))
-                continue
+                if not softness:
+                    continue
+                exponential *= math.exp(-(cos(gx, gy) - ceiling) / softness)
             total += exponential * (1.0 if log_weights is None else math.exp(float(log_weights[i, j])))
         losses.append(-math.log(positive / total))
     return losses, dropped
@@ -164,18 +177,26 @@ def test_a_guide_of_identities_masks_nothing(seed, b, temperature):
 
 
 @pytest.mark.parametrize("seed", range(3))
-@pytest.mark.parametrize(("margin", "strategy"), [(0.0, "absolute"), (0.2, "absolute"), (0.2, "relative")])
+@pytest.mark.parametrize(
+    ("margin", "strategy", "softness"),
+    [(0.0, "absolute", 0.0), (0.2, "absolute", 0.0), (0.2, "relative", 0.0), (0.2, "relative", 0.3)],
+)
 @pytest.mark.parametrize("flags", [(True, True), (False, True), (True, False)])
 @pytest.mark.parametrize(("k", "own"), [(0, False), (7, False), (2, True)])
 @pytest.mark.parametrize("chunk_rows", [None, 2])
-def test_equals_the_loops(seed, margin, strategy, flags, k, own, chunk_rows):
+def test_equals_the_loops(seed, margin, strategy, softness, flags, k, own, chunk_rows):
     """Gathered positives, any negatives, margins, flags and log-weights: value and masked shares of the loops."""
     b, m, offset = 4, 7, 3
     students, guide = batch(b, m, k, seed=100 * seed, own=own)
     weights = (randn(b, m, seed=7), randn(b, k, seed=8) if k else None)
     options = {"temperature": 0.3, "margin": margin, "margin_strategy": strategy, "mask_self": seed != 1}
     loss = GISTEmbedLoss(
-        **options, contrast_anchors=flags[0], contrast_positives=flags[1], chunk_rows=chunk_rows, warn_above=1.0
+        **options,
+        softness=softness,
+        contrast_anchors=flags[0],
+        contrast_positives=flags[1],
+        chunk_rows=chunk_rows,
+        warn_above=1.0,
     )
     got, stats = loss(
         *students,
@@ -190,6 +211,7 @@ def test_equals_the_loops(seed, margin, strategy, flags, k, own, chunk_rows):
         tuple(guide.values()),
         temperature=0.3,
         margin=margin,
+        softness=softness,
         strategy=strategy,
         anchors_too=flags[0],
         positives_too=flags[1],
@@ -360,7 +382,7 @@ def test_a_guide_that_drops_most_warns_once():
     a = randn(4, 3)
     guide = {"guide_anchors": randn(4, 3, seed=1), "guide_positives": -randn(4, 3, seed=1)}
     loss = GISTEmbedLoss()
-    with pytest.warns(UserWarning, match=r"the guide drops 100% of the candidates as false negatives, more than 50%"):
+    with pytest.warns(UserWarning, match=r"the guide takes 100% of the candidates for false negatives, more than 50%"):
         loss(a, randn(4, 3, seed=2), **guide)
     with warnings.catch_warnings():
         warnings.simplefilter("error")

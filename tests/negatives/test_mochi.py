@@ -11,8 +11,9 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tamis.contrastive import contrastive_loss, drop, false_negative_mask, to_logits, unit_rows
+from tamis.contrastive import contrastive_loss, drop, to_logits, unit_rows
 from tamis.extra_negatives import known_positive_log_weights
+from tamis.guide_mask import false_negative_mask
 from tamis.negatives import (
     FeatureQueue,
     Mixtures,

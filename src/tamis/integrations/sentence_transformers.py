@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -69,7 +70,8 @@ class SentenceEncoder:
     def encode(self, texts: Sequence[str]) -> Array:
         """Vectors (n, d) float32 of n texts, not scaled; texts are sorted by length inside."""
         # Of a text of megabytes a model reads the first page: the tokenizer need not spend gigabytes on the rest.
-        longest = _LETTERS_PER_TOKEN * self.model.max_seq_length if self.model.max_seq_length else None
+        limit = self.model.max_seq_length  # None or infinity for a model of static vectors
+        longest = int(_LETTERS_PER_TOKEN * limit) if limit and math.isfinite(limit) else None
         vectors = self.model.encode(
             [text[:longest] for text in texts], prompt="", batch_size=self.batch_size, show_progress_bar=False
         )

@@ -9,14 +9,16 @@ anchor's in every block, so the mask is not symmetric. The loss takes embeddings
 from __future__ import annotations
 
 import warnings
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from tamis import checks
-from tamis.contrastive import Block, contrastive_loss, drop, own_columns, similarity, to_logits, unit_rows
-from tamis.contrastive import false_negative_mask as false_negative_mask
+from tamis.contrastive import Block, contrastive_loss, own_columns, similarity, to_logits, unit_rows
+from tamis.guide_mask import Strategy
+from tamis.guide_mask import false_negative_mask as false_negative_mask
+from tamis.guide_mask import soft_false_negative_mask as soft_false_negative_mask
 from tamis.method import Method
 from tamis.recompute import by_rows
 
@@ -49,16 +51,18 @@ class GISTEmbedLoss(nn.Module):
         temperature: divides the cosines; 0.01 as in sentence-transformers.
         margin_strategy: "absolute" or "relative", see ``false_negative_mask``.
         margin: lowers the guide's threshold; 0 is the paper.
+        softness: a candidate above the threshold counts less the further it stands above, 1/e at this excess, instead
+            of not at all; 0 is the paper. See ``soft_false_negative_mask``.
         contrast_anchors: use the anchor-anchor block.
         contrast_positives: use the positive-positive block.
         mask_self: always mask an anchor and a positive against themselves. False is the paper, where it is left to
             the guide, which keeps them when anchor and positive are the same text.
         chunk_rows: compute this many rows of scores at a time, so that memory grows with the rows of a chunk; value
             and gradients are the same.
-        warn_above: warn, once, when the guide drops more than this share of the candidates; 1.0 never warns.
+        warn_above: warn, once, when the guide suspects more than this share of the candidates; 1.0 never warns.
 
     Raises:
-        ValueError: temperature not positive, margin negative, strategy unknown.
+        ValueError: temperature not positive, margin or softness negative, strategy unknown.
 
     Example:
         >>> anchors, positives = torch.eye(3), torch.eye(3)
@@ -71,8 +75,9 @@ class GISTEmbedLoss(nn.Module):
         self,
         *,
         temperature: float = 0.01,
-        margin_strategy: Literal["absolute", "relative"] = "absolute",
+        margin_strategy: Strategy = "absolute",
         margin: float = 0.0,
+        softness: float = 0.0,
         contrast_anchors: bool = True,
         contrast_positives: bool = True,
         mask_self: bool = True,
@@ -83,11 +88,13 @@ class GISTEmbedLoss(nn.Module):
         checks.positive("temperature", temperature)
         checks.one_of("margin_strategy", margin_strategy, ("absolute", "relative"))
         checks.at_least("margin", margin, 0.0)
+        checks.at_least("softness", softness, 0.0)
         checks.at_least("chunk_rows", 1 if chunk_rows is None else chunk_rows, 1)
         checks.between("warn_above", warn_above, 0.0, 1.0)
         self.temperature = temperature
         self.margin_strategy = margin_strategy
         self.margin = margin
+        self.softness = softness
         self.contrast_anchors = contrast_anchors
         self.contrast_positives = contrast_positives
         self.mask_self = mask_self
@@ -129,7 +136,7 @@ class GISTEmbedLoss(nn.Module):
                 positive is protected from them.
             negative_log_weights: (b, k) float, further decisions on the anchor-negative block.
             rank_offset: where this device's positives begin among gathered ones.
-            return_stats: also return the share of candidates that the guide dropped.
+            return_stats: also return the share of candidates that the guide finds above the threshold.
 
         Returns:
             scalar; with ``return_stats`` also a dict of shares in [0, 1] by block ("anchor_positive",
@@ -173,7 +180,7 @@ class GISTEmbedLoss(nn.Module):
         if stats["all"] > self.warn_above and not self._warned:
             self._warned = True
             warnings.warn(
-                f"the guide drops {stats['all']:.0%} of the candidates as false negatives, more than "
+                f"the guide takes {stats['all']:.0%} of the candidates for false negatives, more than "
                 f"{self.warn_above:.0%}: use a smaller margin or a guide that knows the task "
                 "(return_stats=True gives the share of each block).",
                 stacklevel=4,  # the caller of the module, past the two frames of nn.Module
@@ -181,7 +188,7 @@ class GISTEmbedLoss(nn.Module):
         return (loss, stats) if return_stats else loss
 
     def _losses(self, blocks: list[_Block], rows: slice) -> tuple[Tensor, Tensor]:
-        """Losses (r,) of some rows, and how many candidates of each block the guide dropped (r, blocks)."""
+        """Losses (r,) of some rows, and how many candidates of each block the guide suspects (r, blocks)."""
         with torch.autocast(blocks[0].left.device.type, enabled=False):  # it would round the guide's products
             guides = [_scores(block.guide_left, block.guide_right, rows) for block in blocks]
         logits = [to_logits(_scores(block.left, block.right, rows), self.temperature) for block in blocks]
@@ -191,15 +198,19 @@ class GISTEmbedLoss(nn.Module):
         terms: list[Block] = []
         counts = []
         for i, block in enumerate(blocks):
-            mask = false_negative_mask(guides[i], threshold, self.margin, self.margin_strategy)
-            count = mask.sum(1)
+            weights = soft_false_negative_mask(
+                guides[i], threshold, self.softness, self.margin, self.margin_strategy
+            ).to(logits[i].dtype)
+            suspect = weights < 0
+            count = suspect.sum(1)
             own = itself[i]
             if own is not None:
-                count = count - mask.gather(1, own).squeeze(1).long()
+                count = count - suspect.gather(1, own).squeeze(1).long()
                 if i == 0 or self.mask_self:  # the positive stands beside the blocks, not in one
-                    mask = mask.scatter(1, own, True)
-            weights = None if block.log_weights is None else block.log_weights[rows]
-            terms.append((logits[i], drop(mask, weights, dtype=logits[i].dtype)))
+                    weights = weights.scatter(1, own, -torch.inf)
+            if block.log_weights is not None:
+                weights = weights + block.log_weights[rows]
+            terms.append((logits[i], weights))
             counts.append(count)
         return contrastive_loss(positive, terms, reduction="none"), torch.stack(counts, 1)
 

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from tamis import checks
-from tamis.contrastive import drop, false_negative_mask, unit_rows
+from tamis.contrastive import drop, unit_rows
+from tamis.guide_mask import false_negative_mask
 
 Array = np.ndarray[Any, Any]
 Kind = TypeVar("Kind", Array, Tensor)
@@ -36,7 +37,7 @@ def guide_judge(
         positives: (n, d) float, of each query's positive.
         keys: (n,) int, ids of the positives: rows with one id are false negatives of each other in any case.
         margin: at least 0; lowers the bar of the positive, so that more counts as false.
-        strategy: "absolute" or "relative", how the margin is taken, see ``tamis.contrastive.false_negative_mask``.
+        strategy: "absolute" or "relative", how the margin is taken, see ``tamis.guide_mask.false_negative_mask``.
 
     Returns:
         a function of rows (g, m) int64 that gives log-weights (g, m, m) float32: -inf for a false negative, 0 for any

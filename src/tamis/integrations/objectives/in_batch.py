@@ -25,18 +25,19 @@ def contrastive(*, temperature: float = 0.05) -> Objective:
     return objective
 
 
-def gistembed(guide: Guide, *, temperature: float = 0.05, margin: float = 0.0) -> Objective:
+def gistembed(guide: Guide, *, temperature: float = 0.05, margin: float = 0.0, softness: float = 0.0) -> Objective:
     """GISTEmbed over the batch, guided by vectors that stand still.
 
     Args:
         guide: of the guide.
         temperature: divides the similarities.
         margin: absolute margin of the guide's threshold.
+        softness: width of the slope above the threshold; 0 drops at once.
 
     Returns:
         the objective.
     """
-    loss = GISTEmbedLoss(temperature=temperature, margin=margin)
+    loss = GISTEmbedLoss(temperature=temperature, margin=margin, softness=softness)
 
     def objective(queries: Tensor, positives: Tensor, negatives: Tensor, facts: BatchFacts) -> Tensor:
         b = len(queries)
