@@ -240,3 +240,20 @@ def test_outputs_are_checked():
             encoders.encode(Odd(out), ["a"])
     with pytest.raises(ValueError, match="must not hold zero vectors: row 1 is zero"):
         encoders.unit_rows(np.array([[1.0], [0.0]]), "x")
+
+
+def test_a_model_of_static_vectors(tmp_path):
+    """A sentence-transformers model without a longest text should encode, whole texts, and have a fingerprint."""
+    modules = pytest.importorskip("sentence_transformers.sentence_transformer.modules")
+    library = pytest.importorskip("sentence_transformers")
+    tokenizers = pytest.importorskip("tokenizers")
+    tokens = tokenizers.Tokenizer(tokenizers.models.WordLevel({"[UNK]": 0, "a": 1, "b": 2}, unk_token="[UNK]"))
+    tokens.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    table = np.eye(3, dtype=np.float32)
+    library.SentenceTransformer(modules=[modules.StaticEmbedding(tokens, embedding_weights=table)], device="cpu").save(
+        str(tmp_path / "static")
+    )
+    encoder = encoders.resolve(str(tmp_path / "static"))
+    vectors = np.asarray(encoder.encode(["a b", "a " * 2000 + "b " * 2000]))
+    np.testing.assert_allclose(vectors, [[0, 0.5, 0.5], [0, 0.5, 0.5]], atol=1e-6)
+    assert len(encoder.fingerprint()) == 64
