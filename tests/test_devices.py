@@ -11,7 +11,6 @@ import pytest
 SOURCE = Path(__file__).parent.parent / "src" / "tamis"
 CREATES = {"arange", "empty", "eye", "full", "linspace", "ones", "rand", "randint", "randn", "randperm", "zeros"}
 ON_THE_CPU = {
-    "best.py": "merges what workers send, on the driver",
     "plan.py": "times a product of the processor",
     "negatives/spn4cir/positives.py": "draws pairs of captions, which are text",
     "losses/stationary/compatibility.py": "reports on arrays",

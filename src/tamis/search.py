@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from tamis import checks, mapped
+from tamis.ranked_keys import LARGEST_COLUMN, NOTHING, columns_of, keys_of, merge, scores_of
 from tamis.scan import PAIRS, dots, scan
 from tamis.workers import side_by_side
 
@@ -32,8 +33,6 @@ DEFAULT_MEMORY = 268_435_456
 PRECISIONS = ("auto", "float32", "bfloat16", "int8")
 
 _LARGEST_NORM = 1e18  # products of two such norms stay well inside float32
-_NOTHING = torch.iinfo(torch.int64).min  # the key of an empty place, below every other key
-_LOW_BITS = 2**32 - 1
 _SHARE, _QUERIES = 2**26, 256  # memory and queries that make a part worth its own thread
 
 
@@ -79,7 +78,7 @@ def top_k(
     q, p, device = _operands(queries, passages, precision, max_memory)
     indptr, columns = (None, None) if exclude is None else _csr(exclude, len(q), len(p), device)
     below = None if ceiling is None else _ceiling(ceiling, len(q), device)
-    keys = torch.full((len(q), k), _NOTHING, dtype=torch.int64, device=device)
+    keys = torch.full((len(q), k), NOTHING, dtype=torch.int64, device=device)
     floors = torch.full((len(q),), -math.inf, dtype=torch.float32, device=device)
     parts = _parts(q, p, device, max_memory)
     advance, release = _counter(progress, len(q) * len(p)), _releaser(passages)
@@ -98,17 +97,16 @@ def top_k(
             advance=advance,
             release=release,
         ):
-            rows, new = found.rows, _key(found.scores, found.columns)
+            rows, new = found.rows, keys_of(found.scores, found.columns)
             if limit is not None:
                 kept = found.scores < limit[found.start : found.stop][rows]
                 rows, new = rows[kept], new[kept]
-            _merge(own[found.start : found.stop], rows, new)
-            bound[found.start : found.stop] = _score(own[found.start : found.stop, -1])
+            merge(own[found.start : found.stop], rows, new)
+            bound[found.start : found.stop] = scores_of(own[found.start : found.stop, -1])
             yield
 
     side_by_side(work, len(q), parts)
-    indices = torch.where(keys == _NOTHING, -1, _LOW_BITS - (keys & _LOW_BITS))
-    return _like(queries, _score(keys)), _like(queries, indices)
+    return _like(queries, scores_of(keys)), _like(queries, columns_of(keys))
 
 
 def range_search(
@@ -251,33 +249,6 @@ def _counter(progress: Progress | None, total: int) -> Callable[[int], None] | N
     return advance
 
 
-def _merge(keys: Tensor, rows: Tensor, new: Tensor) -> None:
-    """Let new keys (m,), sorted by row, compete with the k of each row, in place."""
-    size, k = keys.shape
-    ends = torch.searchsorted(rows, torch.arange(size + 1, device=rows.device))
-    width = int(ends.diff().max())
-    pool = keys.new_full((size, k + width), _NOTHING)
-    pool[:, :k] = keys
-    pool[rows, k + torch.arange(len(rows), device=rows.device) - ends[rows]] = new
-    keys.copy_(pool.topk(k, 1).values)
-
-
-def _key(scores: Tensor, columns: Tensor) -> Tensor:
-    """One integer per pair that orders by score, then by lower index: the bits of a float order like an integer."""
-    bits = (scores + 0.0).view(torch.int32)  # adding zero makes one zero of two
-    return (_flip(bits).long() << 32) | (_LOW_BITS - columns)
-
-
-def _score(keys: Tensor) -> Tensor:
-    scores = _flip((keys >> 32).int()).view(torch.float32)
-    return torch.where(keys == _NOTHING, -math.inf, scores)
-
-
-def _flip(bits: Tensor) -> Tensor:
-    """Turn the order of negative floats around; its own inverse."""
-    return torch.where(bits < 0, bits ^ 0x7FFFFFFF, bits)
-
-
 def _operands(queries: ArrayLike, passages: ArrayLike, precision: str, max_memory: int) -> tuple[Tensor, Tensor, Any]:
     checks.one_of("precision", precision, PRECISIONS)
     checks.positive("max_memory", max_memory)
@@ -291,7 +262,7 @@ def _matrices(queries: ArrayLike, passages: ArrayLike) -> tuple[Tensor, Tensor, 
     q, p = _tensor("queries", queries), _tensor("passages", passages)
     checks.matrix("queries", q)
     checks.matrix("passages", p, columns=q.shape[1])
-    checks.require(len(p) < _LOW_BITS, f"passages must be fewer than 2**32 - 1: got {len(p)} rows.")
+    checks.require(len(p) <= LARGEST_COLUMN, f"passages must be fewer than 2**32 - 1: got {len(p)} rows.")
     return q, p, q.device if p.device.type == "cpu" else p.device
 
 
