@@ -96,6 +96,7 @@ def epochs(sampler: Any) -> Iterator[list[int]]:
 LOSSES: dict[str, Callable[[Bench, int, int], Objective]] = {
     "contrastive": lambda bench, steps, seed: objectives.contrastive(),
     "gistembed": lambda bench, steps, seed: objectives.gistembed(bench.guide),
+    "gistembed_soft": lambda bench, steps, seed: objectives.gistembed(bench.guide, margin=0.1, softness=0.1),
     "cet": lambda bench, steps, seed: objectives.CoupledEstimation(bench.mined, seed=seed),
     "nbpo": lambda bench, steps, seed: objectives.NoisyNegatives(384, seed=seed),
     "stationary": lambda bench, steps, seed: objectives.compatible(bench.guide, bench.groups),
