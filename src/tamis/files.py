@@ -199,21 +199,36 @@ def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     Raises:
         ValueError: for a line that is not a JSON object, or one with a key that stands twice; names the line.
     """
-    decode = json.JSONDecoder(object_pairs_hook=_object).decode
     for number, line in enumerate(lines(path), 1):
-        if not line.strip():
-            continue
-        try:
-            row = decode(line)
-        except RecursionError:
-            raise ValueError(f"{path}, line {number}: not valid JSON (nested too deep).") from None
-        except ValueError as error:
-            found = isinstance(error, json.JSONDecodeError)
-            what = f"{error.msg}, column {error.colno}" if found else one_line(error)  # type: ignore[attr-defined]
-            raise ValueError(f"{path}, line {number}: not valid JSON ({what}).") from None
-        if not isinstance(row, dict):
-            raise ValueError(f"{path}, line {number}: expected a JSON object: got {type(row).__name__}.")
-        yield number, row
+        if line.strip():
+            yield number, json_row(line, path, number)
+
+
+def json_row(line: str, path: Path, number: int) -> dict[str, Any]:
+    """The object on one line of a JSONL file.
+
+    Args:
+        line: the line.
+        path: the file, for messages.
+        number: of the line, likewise.
+
+    Returns:
+        the object.
+
+    Raises:
+        ValueError: as ``read_jsonl``.
+    """
+    try:
+        row = _DECODE(line)
+    except RecursionError:
+        raise ValueError(f"{path}, line {number}: not valid JSON (nested too deep).") from None
+    except ValueError as error:
+        found = isinstance(error, json.JSONDecodeError)
+        what = f"{error.msg}, column {error.colno}" if found else one_line(error)  # type: ignore[attr-defined]
+        raise ValueError(f"{path}, line {number}: not valid JSON ({what}).") from None
+    if not isinstance(row, dict):
+        raise ValueError(f"{path}, line {number}: expected a JSON object: got {type(row).__name__}.")
+    return row
 
 
 def read_csv(path: Path, delimiter: str = ",") -> Iterator[tuple[int, dict[str, Any]]]:
@@ -329,6 +344,9 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         names = [name for name, _ in pairs]
         raise ValueError(f"the key {shown(next(n for n in names if names.count(n) > 1))} stands twice")
     return row
+
+
+_DECODE = json.JSONDecoder(object_pairs_hook=_object).decode
 
 
 def _matrix(column: pa.ChunkedArray, path: Path) -> Array:
