@@ -1,5 +1,15 @@
 """Evaluation: what to test on."""
 
+from tamis.evaluation.bbnli_next import AdversarialFilter as AdversarialFilter
+from tamis.evaluation.bbnli_next import BiasScore as BiasScore
+from tamis.evaluation.bbnli_next import PairedBiasReport as PairedBiasReport
+from tamis.evaluation.bbnli_next import Variation as Variation
+from tamis.evaluation.bbnli_next import WordNetFill as WordNetFill
+from tamis.evaluation.bbnli_next import agreed as agreed
+from tamis.evaluation.bbnli_next import bias_score_bbq as bias_score_bbq
+from tamis.evaluation.bbnli_next import brittleness as brittleness
+from tamis.evaluation.bbnli_next import lexical_variations as lexical_variations
+from tamis.evaluation.bbnli_next import paired_bias_report as paired_bias_report
 from tamis.evaluation.contam import ContamCurve as ContamCurve
 from tamis.evaluation.contam import Contamination as Contamination
 from tamis.evaluation.contam import ContaminationAudit as ContaminationAudit
