@@ -102,6 +102,7 @@ LOSSES: dict[str, Callable[[Bench, int, int], Objective]] = {
     "stationary": lambda bench, steps, seed: objectives.compatible(bench.guide, bench.groups),
     "lol": lambda bench, steps, seed: objectives.Feedback(384, seed=seed),
     "cir_uncertainty": lambda bench, steps, seed: objectives.Uncertainty(steps),
+    "compositional_nce": lambda bench, steps, seed: objectives.TrackedSums(len(bench.mined.queries)),
     "meow": lambda bench, steps, seed: objectives.cluster_weighted(bench.guide, seed=seed),
     "mochi": lambda bench, steps, seed: objectives.Mixing(seed=seed),
     "batchformer": lambda bench, steps, seed: objectives.BatchAttention(384, seed=seed),

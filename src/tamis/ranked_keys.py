@@ -37,13 +37,35 @@ def keys_of(scores: Tensor, columns: Tensor) -> Tensor:
 
 
 def scores_of(keys: Tensor) -> Tensor:
-    """The scores in keys, float32; ``-inf`` for an empty place."""
+    """The scores in keys.
+
+    Args:
+        keys: int64, any shape.
+
+    Returns:
+        float32, ``-inf`` for an empty place.
+
+    Example:
+        >>> scores_of(keys_of(torch.tensor([0.5]), torch.tensor([7]))).tolist()
+        [0.5]
+    """
     scores = _flip((keys >> 32).int()).view(torch.float32)
     return torch.where(keys == NOTHING, -math.inf, scores)
 
 
 def columns_of(keys: Tensor) -> Tensor:
-    """The columns in keys, int64; -1 for an empty place."""
+    """The columns in keys.
+
+    Args:
+        keys: int64, any shape.
+
+    Returns:
+        int64, -1 for an empty place.
+
+    Example:
+        >>> columns_of(torch.tensor([NOTHING])).tolist()
+        [-1]
+    """
     return torch.where(keys == NOTHING, -1, _LOW_BITS - (keys & _LOW_BITS))
 
 

@@ -48,6 +48,7 @@ OBJECTIVES: dict[str, Callable[..., Objective]] = {
     "stationary": lambda mined: objectives.compatible(guide(mined), text_groups(mined.corpus.texts)[0]),
     "lol": lambda mined: objectives.Feedback(D),
     "cir_uncertainty": lambda mined: objectives.Uncertainty(40),
+    "compositional_nce": lambda mined: objectives.TrackedSums(len(mined.queries)),
     "meow": lambda mined: objectives.cluster_weighted(guide(mined), sizes=(20, 100)),
     "mochi": lambda mined: objectives.Mixing(),
     "spn4cir": lambda mined: objectives.WholeBank(guide(mined), mined.positives),

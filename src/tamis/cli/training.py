@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 Output = Annotated[Path, Parameter(name=["--output", "-o"])]
 Loss = Literal[
-    "contrastive", "batchformer", "cet", "cir_uncertainty", "gistembed", "lol", "meow", "mochi", "nbpo", "rtd",
-    "spn4cir", "star_adore", "stationary",
+    "contrastive", "batchformer", "cet", "cir_uncertainty", "compositional_nce", "gistembed", "lol", "meow", "mochi",
+    "nbpo", "rtd", "spn4cir", "star_adore", "stationary",
 ]  # fmt: skip
 Batches = Literal["no_duplicates", "guarded_clusters", "ngame", "tas_balanced"]
 
@@ -199,6 +199,8 @@ def objective_for(
             return objectives.CoupledEstimation(found, seed=seed, **given)
         case "cir_uncertainty":
             return objectives.Uncertainty(steps, **given)
+        case "compositional_nce":
+            return objectives.TrackedSums(len(found.queries), **given)
         case "gistembed":
             return objectives.gistembed(guide_of(loss, mined), **given)
         case "lol":

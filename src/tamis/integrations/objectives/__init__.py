@@ -19,6 +19,7 @@ from tamis.integrations.objectives.in_batch import gistembed as gistembed
 from tamis.integrations.objectives.in_batch import target_anchored as target_anchored
 from tamis.integrations.objectives.weighted import CoupledEstimation as CoupledEstimation
 from tamis.integrations.objectives.weighted import NoisyNegatives as NoisyNegatives
+from tamis.integrations.objectives.weighted import TrackedSums as TrackedSums
 from tamis.integrations.objectives.weighted import cluster_weighted as cluster_weighted
 from tamis.integrations.objectives.weighted import compatible as compatible
 from tamis.integrations.objectives.whole_corpus import WholeBank as WholeBank

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from tamis.clustering import kmeans
-from tamis.contrastive import info_nce, similarity
+from tamis.contrastive import info_nce, similarity, to_logits
 from tamis.integrations.objectives.facts import BatchFacts, Guide, Objective
 from tamis.integrations.objectives.in_batch import contrastive
+from tamis.losses.compositional_nce import CompositionalNLLLoss
 from tamis.losses.stationary import hoc_loss
 from tamis.negatives.cet import SelectionModel, coupled_log_weights, weighted_softmax_ce
 from tamis.negatives.meow import cluster_negative_weights
@@ -101,6 +102,33 @@ class NoisyNegatives(nn.Module):
         own = torch.eye(len(queries), len(candidates), dtype=torch.bool, device=queries.device)
         weights = given.masked_fill(own, -torch.inf)
         return nbpo_loss(scores.diagonal(), scores, noise.diagonal(), noise, log_weights=weights)
+
+
+class TrackedSums(nn.Module):
+    """MECO with one partition function per query: its sum over negatives is remembered from epoch to epoch.
+
+    A small batch sees few of a query's negatives; what earlier ones added stays in the average, and a negative is
+    weighed against that. The positive is in the numerator alone, and known answers are nowhere. In a single epoch no
+    query comes twice, and it is InfoNCE without the positive in the denominator.
+
+    Args:
+        num_queries: how many queries the training set has.
+        temperature: divides the similarities.
+        gamma: weight of the batch in the average. A query comes once per epoch and the model has moved by then, hence
+            more than for one partition function of all.
+    """
+
+    def __init__(self, num_queries: int, *, temperature: float = 0.05, gamma: float = 0.9) -> None:
+        super().__init__()
+        self.temperature, self.loss = temperature, CompositionalNLLLoss(gamma, num_queries)
+
+    def forward(self, queries: Tensor, positives: Tensor, negatives: Tensor, facts: BatchFacts) -> Tensor:
+        """The mean over queries."""
+        scores = to_logits(similarity(queries, torch.cat([positives, negatives])), self.temperature)
+        own = torch.eye(len(queries), scores.shape[1], dtype=torch.bool, device=queries.device)
+        weights = facts.log_weights.to(scores).masked_fill(own, -torch.inf)
+        value: Tensor = self.loss(scores.diagonal(), scores, -weights, facts.queries.to(queries.device))
+        return value
 
 
 def compatible(guide: Guide, groups: Array, *, temperature: float = 0.05, weight: float = 0.9) -> Objective:
