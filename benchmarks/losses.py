@@ -77,7 +77,20 @@ def ours(b: int, d: int) -> dict[str, tuple[str, Run]]:
         teacher = guides[0] @ guides[1].T
         return batches.DualSupervisionLoss()(positive, negative, teacher.diagonal(), teacher, teacher)
 
+    tracked = losses.CompositionalNLLLoss(0.9, b)
+
+    def meco() -> Tensor:
+        found = q @ p.T / 20
+        return tracked(found.diagonal(), found, torch.zeros_like(found), own)
+
+    soft = losses.GISTEmbedLoss(temperature=0.05, margin=0.1, softness=0.1, warn_above=1.0)
     return {
+        "gistembed, soft": ("batch, 3 blocks", lambda: soft(q, p, guide_anchors=guides[0], guide_positives=guides[1])),
+        "compositional_nce": ("batch, weights", meco),
+        "idf_flops, FLOPS and KL": (
+            "batch",
+            lambda: losses.FlopsLoss()(q) + losses.KLDistillLoss()(q @ p.T / 20, guides[0] @ guides[1].T),
+        ),
         "gistembed": ("batch, 3 blocks", lambda: gist(q, p, guide_anchors=guides[0], guide_positives=guides[1])),
         "cet": ("lists", lambda: negatives.CoupledEstimationLoss()(scores, others)[0]),
         "ar2": ("lists", lambda: negatives.AdversarialRetrieverLoss()(scores, others.detach())),

@@ -41,6 +41,25 @@ def gistembed(a: Tensor, p: Tensor, ga: Tensor, gp: Tensor) -> Tensor:
     return loss(a, p, guide_anchors=ga, guide_positives=gp)
 
 
+def soft(a: Tensor, p: Tensor, ga: Tensor, gp: Tensor) -> Tensor:
+    loss = losses.GISTEmbedLoss(softness=0.1, margin=0.5, warn_above=1.0)
+    return loss(a, p, guide_anchors=ga, guide_positives=gp)
+
+
+def tracked(q: Tensor, p: Tensor, log_q: Tensor) -> Tensor:
+    """MECO with a partition function per row."""
+    scores = q @ p.T
+    return losses.CompositionalNLLLoss(0.5, B)(scores.diagonal(), scores, log_q, torch.arange(B))
+
+
+def distilled(student: Tensor, teacher: Tensor) -> Tensor:
+    return losses.KLDistillLoss()(student, teacher)
+
+
+def restored(sr: Tensor, pos: Tensor, neg: Tensor) -> Tensor:
+    return losses.restoration_info_nce([sr], [pos], [neg])
+
+
 def coupled(q: Tensor, p: Tensor, selection: Tensor) -> Tensor:
     """CET's weights of the relevance model alone."""
     scores = q @ p.T
@@ -94,6 +113,10 @@ def guarded(q: Tensor, p: Tensor, gq: Tensor, gp: Tensor) -> Tensor:
 
 CASES = [
     Case("gistembed", gistembed, {"a": ROWS, "p": ROWS}, {"ga": ROWS, "gp": ROWS}),
+    Case("gistembed, soft", soft, {"a": ROWS, "p": ROWS}, {"ga": ROWS, "gp": ROWS}),
+    Case("compositional_nce", tracked, {"q": ROWS, "p": ROWS}, {"log_q": PAIRS}),
+    Case("idf_flops", distilled, {"student": PAIRS}, {"teacher": PAIRS}),
+    Case("pcl_sr", restored, {"sr": (2, 3, 4, 4)}, {"pos": (2, 2, 3, 4, 4), "neg": (3, 2, 3, 4, 4)}),
     Case("cet", coupled, {"q": ROWS, "p": ROWS}, {"selection": PAIRS}),
     Case("nbpo", posterior, {"q": ROWS, "p": ROWS}, {"noise": PAIRS}),
     Case(
