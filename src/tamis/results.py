@@ -81,6 +81,55 @@ class Selection:
     reasons: dict[str, Array] = field(default_factory=dict)
 
 
+def as_array(value: Any) -> Array:
+    """The numbers of an array or a tensor as an array.
+
+    Args:
+        value: (n, ...) array, tensor or sequence.
+
+    Returns:
+        the same memory where that can be; float32 for a bfloat16 tensor.
+
+    Example:
+        >>> as_array([[1.0, 2.0]])
+        array([[1., 2.]])
+    """
+    if not hasattr(value, "detach"):
+        return np.asarray(value)
+    plain = value.detach().cpu()
+    array: Array = (plain.float() if str(plain.dtype) == "torch.bfloat16" else plain).numpy()
+    return array
+
+
+def selection_like(selection: Selection, rows: Any) -> Selection:
+    """A selection of arrays as tensors on the device of ``rows``, floats in its dtype, where ``rows`` is a tensor.
+
+    Args:
+        selection: of arrays.
+        rows: (n, ...) array or tensor that was selected from.
+
+    Returns:
+        the selection itself for an array.
+
+    Example:
+        >>> chosen = Selection(np.array([0]), np.array([0.5, 0.1]), np.array([0.0, -np.inf]))
+        >>> selection_like(chosen, np.zeros((2, 3), dtype=np.float32)) is chosen
+        True
+    """
+    if isinstance(rows, np.ndarray) or not hasattr(rows, "device"):
+        return selection
+    import torch
+
+    def tensor(array: Array) -> Any:
+        if array.dtype == object:
+            return array
+        made = torch.from_numpy(array).to(rows.device)
+        return made.to(rows.dtype) if made.is_floating_point() and rows.is_floating_point() else made
+
+    reasons = {name: tensor(values) for name, values in selection.reasons.items()}
+    return Selection(tensor(selection.indices), tensor(selection.scores), tensor(selection.log_weights), reasons)
+
+
 @dataclass(frozen=True)
 class Table:
     """Names beside rows: ids and texts of queries or passages, and what they belong to where that is known.

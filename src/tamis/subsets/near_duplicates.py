@@ -19,7 +19,7 @@ from tamis import checks, jaccard, search
 from tamis.encoders import unit_rows
 from tamis.method import Method
 from tamis.ngrams import normalise, text_groups
-from tamis.results import Selection
+from tamis.results import Selection, selection_like
 from tamis.shingles import Shingles, spread
 
 METHOD = Method(
@@ -94,7 +94,7 @@ def drop_near_duplicates(
             "score": score[dropped],
         },
     )
-    return _as_tensors(selection, rows) if isinstance(rows, torch.Tensor) else selection
+    return selection_like(selection, rows)
 
 
 def near_duplicate_pairs(
@@ -263,14 +263,3 @@ def _at(units: Any, rows: Array) -> Any:
     if len(rows) and rows[-1] - rows[0] + 1 == len(rows):
         return units[rows[0] : rows[-1] + 1]
     return units[rows] if isinstance(units, np.ndarray) else units[torch.from_numpy(rows).to(units.device)]
-
-
-def _as_tensors(selection: Selection, like: torch.Tensor) -> Selection:
-    def tensor(array: Array) -> Any:
-        if array.dtype == object:
-            return array
-        made = torch.from_numpy(array).to(like.device)
-        return made.to(like.dtype) if made.is_floating_point() else made
-
-    reasons = {name: tensor(values) for name, values in selection.reasons.items()}
-    return Selection(tensor(selection.indices), tensor(selection.scores), tensor(selection.log_weights), reasons)
