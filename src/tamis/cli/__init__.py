@@ -18,7 +18,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 import cyclopts
 
 from tamis import __version__
-from tamis.cli import catalog, decontaminate, demo, explaining, mining, training
+from tamis.cli import catalog, decontaminate, demo, explaining, mining, selecting, training
 
 app = cyclopts.App(name="tamis", version=__version__, help="Tamis decides what a model learns from.")
 app.command(demo.demo)
@@ -29,6 +29,8 @@ app.command(training.train)
 app.command(training.evaluate)
 app.command(mining.report)
 app.command(mining.export)
+app.command(selecting.dedup)
+app.command(selecting.select)
 app.command(decontaminate.decontaminate)
 app.command(catalog.methods)
 app.command(catalog.claims)
