@@ -61,8 +61,8 @@ class TransductiveClusterClassifier:
         tol: relative change of the energy that ends either.
 
     Attributes:
-        assignments_: (n_s + n_q, c) float64, labelled rows first, each on the simplex.
-        prototypes_: (c, d) float64, in the space after ``normalize``.
+        assignments_: (n_s + n_q, c) float, labelled rows first, each on the simplex.
+        prototypes_: (c, d) float, in the space after ``normalize``.
         energies_: list of floats, after every update; never rises.
         n_iter_: rounds.
         classes_: (c,) the labels, sorted.
@@ -243,7 +243,7 @@ def laplacian_bound_update(
         tol: relative change of the energy that ends.
 
     Returns:
-        assignments (n, c) float64, and energies (t,) float64: at the start and after every update.
+        assignments (n, c), and energies (t,), at the start and after every update; in the dtype of ``unary``.
 
     Raises:
         ValueError: shapes that do not fit, a negative weight or affinity, values that are not finite.
@@ -383,4 +383,9 @@ def _rows(name: str, value: Any) -> Tensor:
 
 
 def _like(value: Tensor, source: Any) -> Any:
-    return value if isinstance(source, Tensor) else value.numpy()
+    """A result of the kind of the input, floats in its dtype; all is computed in float64."""
+    given = (
+        source.dtype if isinstance(source, Tensor) else torch.from_numpy(np.empty(0, np.asarray(source).dtype)).dtype
+    )
+    made = value.to(given) if value.is_floating_point() and given.is_floating_point else value
+    return made if isinstance(source, Tensor) else made.numpy()
