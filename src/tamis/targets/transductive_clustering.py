@@ -136,7 +136,7 @@ class TransductiveClusterClassifier:
         """
         support, query = _rows("X_support", X_support), _rows("X_query", X_query)
         checks.matrix("X_query", query, columns=support.shape[1])
-        labels = torch.as_tensor(np.asarray(y_support) if not isinstance(y_support, Tensor) else y_support)
+        labels = _plain(y_support)
         checks.require(
             labels.ndim == 1 and not labels.is_floating_point(),
             f"y_support must be (n,) integers: got shape {tuple(labels.shape)} {labels.dtype}.",
@@ -177,7 +177,7 @@ class TransductiveClusterClassifier:
 
     def _normalized(self, support: Tensor, query: Tensor, base_mean: Any) -> tuple[Tensor, Tensor]:
         if self.normalize == "cl2n":
-            mean = support.mean(0) if base_mean is None else torch.as_tensor(base_mean).to(support)
+            mean = support.mean(0) if base_mean is None else _plain(base_mean).to(support)
             checks.require(
                 mean.shape == support.shape[1:],
                 f"base_mean must have one entry per column: {support.shape[1]}, got shape {tuple(mean.shape)}.",
@@ -195,7 +195,7 @@ class TransductiveClusterClassifier:
             if self.laplacian_weight == 0 or self.n_neighbors == 1:
                 return torch.empty(2, 0, dtype=torch.int64, device=query.device)
             return knn_affinity(query, self.n_neighbors, symmetric=self.symmetric) + shift
-        graph = torch.as_tensor(affinity).to(query.device)
+        graph = _plain(affinity).to(query.device)
         if not graph.is_floating_point():
             _check_edges(graph, size - shift)
             return graph.long() + shift
@@ -258,7 +258,7 @@ def laplacian_bound_update(
     checks.at_least("max_iter", max_iter, 1)
     cost = _rows("unary", unary)
     n, c = cost.shape
-    graph = torch.as_tensor(affinity).to(cost.device)
+    graph = _plain(affinity).to(cost.device)
     if graph.is_floating_point():
         checks.require(graph.shape == (n, n), f"affinity must be ({n}, {n}): got shape {tuple(graph.shape)}.")
         checks.require(bool((graph >= 0).all()), "affinity must be finite and not negative.")
@@ -267,7 +267,7 @@ def laplacian_bound_update(
         _check_edges(graph, n)
     fixed = None
     if clamp is not None:
-        given = torch.as_tensor(clamp).to(cost.device)
+        given = _plain(clamp).to(cost.device)
         checks.same_length("clamp", given, "unary", cost)
         checks.require(
             bool(((given >= -1) & (given < c)).all()),
@@ -380,6 +380,11 @@ def _rows(name: str, value: Any) -> Tensor:
     checks.matrix(name, rows)
     checks.finite(name, rows)
     return rows.double()
+
+
+def _plain(value: Any) -> Tensor:
+    """A tensor as it is, anything else copied: what is read-only must not be shared."""
+    return value.detach() if isinstance(value, Tensor) else torch.from_numpy(np.array(value))
 
 
 def _like(value: Tensor, source: Any) -> Any:
