@@ -1,5 +1,9 @@
 """Subsets: which part of the data."""
 
+from tamis.subsets.amtrl_lasso import ActiveTaskSampler as ActiveTaskSampler
+from tamis.subsets.amtrl_lasso import LinearMultiTask as LinearMultiTask
+from tamis.subsets.amtrl_lasso import allocate as allocate
+from tamis.subsets.amtrl_lasso import task_relevance as task_relevance
 from tamis.subsets.density_pruning import DensityPruner as DensityPruner
 from tamis.subsets.density_pruning import cluster_quotas as cluster_quotas
 from tamis.subsets.density_pruning import complexity_shares as complexity_shares
