@@ -10,6 +10,16 @@ from tamis.evaluation.bbnli_next import bias_score_bbq as bias_score_bbq
 from tamis.evaluation.bbnli_next import brittleness as brittleness
 from tamis.evaluation.bbnli_next import lexical_variations as lexical_variations
 from tamis.evaluation.bbnli_next import paired_bias_report as paired_bias_report
+from tamis.evaluation.concept_frequency import ConceptIndex as ConceptIndex
+from tamis.evaluation.concept_frequency import LogLinearFit as LogLinearFit
+from tamis.evaluation.concept_frequency import Misalignment as Misalignment
+from tamis.evaluation.concept_frequency import class_balance as class_balance
+from tamis.evaluation.concept_frequency import integrated_frequency as integrated_frequency
+from tamis.evaluation.concept_frequency import loglinear_fit as loglinear_fit
+from tamis.evaluation.concept_frequency import long_tail as long_tail
+from tamis.evaluation.concept_frequency import misalignment as misalignment
+from tamis.evaluation.concept_frequency import phash as phash
+from tamis.evaluation.concept_frequency import phash_dedup as phash_dedup
 from tamis.evaluation.contam import ContamCurve as ContamCurve
 from tamis.evaluation.contam import Contamination as Contamination
 from tamis.evaluation.contam import ContaminationAudit as ContaminationAudit
