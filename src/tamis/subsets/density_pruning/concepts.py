@@ -16,7 +16,6 @@ from tamis.results import Selection, as_array
 Array = np.ndarray[Any, Any]
 Rows = Array | torch.Tensor
 
-ROWS_PER_CLUSTER = 256  # that k-means sees; more move its centroids little
 ORDERS = ("hard", "easy", "random")
 
 
@@ -95,6 +94,8 @@ def find_concepts(
     n_clusters: int,
     *,
     n_init: int = 1,
+    iterations: int = 25,
+    rows_per_cluster: int = 256,
     labels: Rows | None,
     log_weights: Rows | None,
     seed: Seed,
@@ -105,6 +106,8 @@ def find_concepts(
         embeddings: (n, d) float.
         n_clusters: clusters for spherical k-means.
         n_init: starts of k-means, the best of which counts.
+        iterations: most rounds of k-means.
+        rows_per_cluster: that k-means sees, drawn at random; all rows are assigned to what it finds.
         labels: (n,) int, clusters that are known already; None finds them.
         log_weights: (n,) float, ``-inf`` leaves a row out; None for all rows.
         seed: seed or generator.
@@ -127,7 +130,9 @@ def find_concepts(
     out = np.zeros(len(units), dtype=bool) if log_weights is None else np.isneginf(as_array(log_weights))
     checks.require(not out.all(), "log_weights must leave some rows: all are -inf.")
     if labels is None:
-        found, centroids, cosine = _clustered(units, np.flatnonzero(~out), n_clusters, n_init, seed)
+        found, centroids, cosine = _clustered(
+            units, np.flatnonzero(~out), n_clusters, n_init, iterations, rows_per_cluster, seed
+        )
     else:
         checks.same_length("labels", labels, "embeddings", embeddings)
         values, found = np.unique(as_array(labels), return_inverse=True)
@@ -140,14 +145,18 @@ def find_concepts(
     return Concepts(units, np.where(out, -1, found), centroids, distance)
 
 
-def _clustered(units: Array, rows: Array, n_clusters: int, n_init: int, seed: Seed) -> tuple[Array, Array, Array]:
+def _clustered(
+    units: Array, rows: Array, n_clusters: int, n_init: int, iterations: int, rows_per_cluster: int, seed: Seed
+) -> tuple[Array, Array, Array]:
     checks.between("n_clusters", n_clusters, 1, len(rows))
     rng = as_generator(seed)
-    most = ROWS_PER_CLUSTER * n_clusters
+    most = rows_per_cluster * n_clusters
     sample = rows if len(rows) <= most else np.sort(rng.choice(rows, most, replace=False))
     # A view where all rows are taken, else one copy of the sample.
     seen = units if len(sample) == len(units) else units[sample]
-    fits = (clustering.kmeans(seen, n_clusters, spherical=True, seed=rng) for _ in range(n_init))
+    fits = (
+        clustering.kmeans(seen, n_clusters, spherical=True, iterations=iterations, seed=rng) for _ in range(n_init)
+    )
     centroids = min(fits, key=lambda fit: fit.inertia).centroids
     mapped.release(units)
     labels, cosine = np.empty(len(units), dtype=np.int64), np.empty(len(units), dtype=np.float32)

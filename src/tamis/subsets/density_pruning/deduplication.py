@@ -31,10 +31,12 @@ def semantic_dedup(
 ) -> Selection:
     """Drop every row whose cosine with an earlier row of its cluster exceeds ``1 - eps``.
 
-    SemDeDup (Abbas et al. 2023), the first stage of density-based pruning: within each cluster of spherical k-means
-    rows are put in order, and row j goes if ``max_{i < j} cos(i, j) > 1 - eps``. Rows that went count as earlier rows
-    too, so a chain of near copies shrinks to its head; ``drop_near_duplicates`` compares with kept rows only, over all
-    rows, and is exact across clusters, which this is not. Copies on two sides of a border between clusters both stay.
+    SemDeDup (Abbas et al. 2023, arXiv:2303.09540), the first stage of density-based pruning: within each cluster of
+    spherical k-means rows are put in order, and row j goes if ``max_{i < j} cos(i, j) > 1 - eps``. Rows that went count
+    as earlier rows too, so a chain of near copies shrinks to its head.
+
+    When not to use: where every copy must go. Copies on two sides of a border between clusters both stay;
+    ``drop_near_duplicates`` compares all rows, with kept ones only, at a higher cost.
 
     Args:
         embeddings: (n, d) float, none zero, of any length; a memory-mapped array is read piece by piece.

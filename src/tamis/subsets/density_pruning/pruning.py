@@ -16,7 +16,7 @@ Array = np.ndarray[Any, Any]
 
 
 class DensityPruner:
-    """Keep more of complex concepts and less of simple ones (density-based pruning, section 3 of the paper).
+    """Keep more of complex concepts and less of simple ones (density-based pruning, arXiv:2401.04578).
 
     Rows are clustered by spherical k-means; a cluster's complexity is the mean cosine distance of its rows to the
     centroid times the mean distance to its neighbours; the budget is shared by a softmax of complexity, within what
@@ -141,7 +141,7 @@ def prototype_selection(
 ) -> Selection:
     """Rank all rows by their distance to the centroid of their cluster, and keep the top: self-supervised prototypes.
 
-    The metric of Sorscher et al. 2022 (arXiv:2206.14486, section 6), the baseline of density-based pruning. Every
+    The metric of Sorscher et al. 2022 (arXiv:2206.14486), the baseline of density-based pruning. Every
     cluster first keeps ``int(balance * budget / k)`` rows where it has them.
 
     When not to use: with balance 0 dense clusters lose all their rows (in the claim their accuracy falls to zero).

@@ -12,7 +12,7 @@ Array = np.ndarray[Any, Any]
 
 
 def inter_cluster_distances(centroids: Array, n_neighbors: int = 20) -> Array:
-    """How far each centroid is from its nearest neighbours: ``d_inter`` of section 3.2 of the paper.
+    """How far each centroid is from its nearest neighbours: ``d_inter`` of arXiv:2401.04578.
 
     Args:
         centroids: (k, d) float, none zero, of any length.
@@ -45,7 +45,7 @@ def inter_cluster_distances(centroids: Array, n_neighbors: int = 20) -> Array:
 
 
 def complexity_shares(d_intra: Array, d_inter: Array, *, temperature: float = 0.1) -> tuple[Array, Array]:
-    """Complexity of clusters and the share of the budget that each should get: equations 1 and 2 of the paper.
+    """Complexity of clusters and the share of the budget that each should get (arXiv:2401.04578).
 
     ``C = d_intra * d_inter`` and ``P = softmax(C / temperature)``. C spans some 0.1 to 0.3, so the temperature decides
     everything: 0.5 is nearly even, 0.02 nearly gives all to one cluster.
@@ -81,7 +81,7 @@ def cluster_quotas(
 ) -> tuple[Array, Array]:
     """Rows to keep of each cluster: as near to the shares as what clusters hold allows, and ``total`` in all.
 
-    The quadratic program of section 3.3, ``min |x - total * shares|^2`` with ``sum(x) = total`` and
+    The quadratic program of arXiv:2401.04578, ``min |x - total * shares|^2`` with ``sum(x) = total`` and
     ``floor <= x <= sizes``, solved exactly; then whole numbers by largest remainders. The floor of a cluster is
     ``max(min_per_cluster, int(balance * total / k))``, but one row less than it has where it has fewer.
 
