@@ -32,7 +32,7 @@ Array = np.ndarray[Any, Any]
 Rows = Array | torch.Tensor
 
 
-def k_center(
+def k_center_greedy(
     embeddings: Rows,
     *,
     budget: float,
@@ -64,7 +64,7 @@ def k_center(
 
     Example:
         >>> rows = np.array([[1.0, 0.0], [0.9, 0.1], [0.0, 1.0], [-1.0, 0.0]])
-        >>> k_center(rows, budget=3, centers=np.array([0])).indices.tolist()
+        >>> k_center_greedy(rows, budget=3, centers=np.array([0])).indices.tolist()
         [0, 3, 2]
     """
     checks.matrix("embeddings", embeddings)
