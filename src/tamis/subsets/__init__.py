@@ -15,6 +15,7 @@ from tamis.subsets.equitable_sampling import PowerLawCurve as PowerLawCurve
 from tamis.subsets.equitable_sampling import interacting_allocation as interacting_allocation
 from tamis.subsets.equitable_sampling import optimal_allocation as optimal_allocation
 from tamis.subsets.equitable_sampling import subsample_sizes as subsample_sizes
+from tamis.subsets.facility_location import facility_location_greedy as facility_location_greedy
 from tamis.subsets.k_center import k_center_greedy as k_center_greedy
 from tamis.subsets.near_duplicates import drop_near_duplicates as drop_near_duplicates
 from tamis.subsets.near_duplicates import near_duplicate_pairs as near_duplicate_pairs
