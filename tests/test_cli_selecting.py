@@ -92,6 +92,19 @@ def test_random_rows(rows, tmp_path, budget, count):
     assert rules == ["not drawn"] * (4 - count)
 
 
+@pytest.mark.parametrize("method", ["facility_location", "k_center"])
+def test_other_methods(rows, tmp_path, method):
+    """Two of four rows, each of the others with the kept row that stands for it."""
+    np.save(tmp_path / "v.npy", np.array([[1, 0], [0.9, 0.1], [0, 1], [0.1, 0.9]], dtype=np.float32))
+    run(
+        *("select", rows, "--budget", "2", "--method", method),
+        *("--embeddings", tmp_path / "v.npy", "-o", tmp_path / "kept"),
+    )
+    dropped = pq.read_table(tmp_path / "kept" / "dropped.parquet").to_pylist()
+    assert sorted(int(row["rival_id"][1]) // 2 for row in dropped) == sorted(int(row["id"][1]) // 2 for row in dropped)
+    assert len((tmp_path / "kept" / "rows.jsonl").read_text().splitlines()) == 2
+
+
 def test_density_pruning(tmp_path):
     """The method's own choice on given vectors, with the last kept row of the cluster as the rival."""
     from tamis.subsets import DensityPruner

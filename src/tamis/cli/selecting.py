@@ -76,7 +76,7 @@ def select(
     *,
     budget: str,
     output: Output,
-    method: Literal["density_pruning", "random"] = "density_pruning",
+    method: Literal["density_pruning", "facility_location", "k_center", "random"] = "density_pruning",
     clusters: int | None = None,
     encoder: str | None = None,
     embeddings: Path | None = None,
@@ -97,7 +97,8 @@ def select(
         budget: rows to keep: a whole number is a count, a number with a point a share.
         output: folder for the results.
         method: density_pruning keeps more of wide, far-off clusters; run tamis dedup first, copies pass for dense
-            clusters. random takes any.
+            clusters. facility_location keeps what represents all rows best, k_center what leaves no row far away.
+            random takes any.
         clusters: of density_pruning; left out, 100, or a tenth of the rows where that is less.
         encoder: name or folder of a sentence-transformers or model2vec model; left out, the MiniLM of [minilm].
         embeddings: .npy or Parquet with one vector per row, instead of an encoder.
@@ -107,7 +108,7 @@ def select(
         show: so many of the dropped rows are shown.
     """
     from tamis import checks
-    from tamis.subsets import DensityPruner
+    from tamis.subsets import DensityPruner, facility_location_greedy, k_center_greedy
 
     checks.at_least("show", show, 0)
     started = time.perf_counter()
@@ -115,6 +116,10 @@ def select(
     count = checks.budget_count(_number(budget), len(rows.texts))
     if method == "random":
         chosen = _random(len(rows.texts), count, seed)
+    elif method == "facility_location":
+        chosen = facility_location_greedy(rows.vectors(encoder, embeddings), budget=count)
+    elif method == "k_center":
+        chosen = k_center_greedy(rows.vectors(encoder, embeddings), budget=count)
     else:
         clusters = max(2, min(100, len(rows.texts) // 10)) if clusters is None else clusters
         checks.between("clusters", clusters, 2, len(rows.texts))
