@@ -17,7 +17,7 @@ from tamis.subsets import (
     prototype_selection,
     semantic_dedup,
 )
-from tamis.subsets.density_pruning import concepts, deduplication
+from tamis.subsets.density_pruning import deduplication
 from tests.behaviour import ArrayCase
 
 D_INTRA, D_INTER = np.array([0.5, 0.4, 0.3]), np.array([0.6, 0.5, 0.2])
@@ -330,10 +330,9 @@ def test_prototypes_delete_dense_concepts_unless_they_are_balanced():
 
 
 def test_a_mapped_array_gives_what_memory_gives(tmp_path, monkeypatch):
-    """Rows in a file, read in small pieces and with a sample for k-means, are clustered and chosen alike."""
+    """Rows in a file, read in small pieces and with k-means on a sample, are clustered and chosen alike."""
     rows, _ = world(5, n=3000)
     np.save(tmp_path / "rows.npy", rows.astype(np.float32))
-    monkeypatch.setattr(concepts, "ROWS_PER_CLUSTER", 40)
     expected = DensityPruner(8, n_neighbors=3).fit_select(rows.astype(np.float32))
     monkeypatch.setattr(mapped, "PIECE", 4096)
     found = DensityPruner(8, n_neighbors=3).fit_select(np.load(tmp_path / "rows.npy", mmap_mode="r"))

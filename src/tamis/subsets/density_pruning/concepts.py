@@ -145,6 +145,27 @@ def find_concepts(
     return Concepts(units, np.where(out, -1, found), centroids, distance)
 
 
+def take_rows(units: Array, rows: Array) -> Array:
+    """Copy some rows; of a file no more than a piece is in memory at a time.
+
+    Args:
+        units: (n, d) float32.
+        rows: (m,) int64, ascending.
+
+    Returns:
+        (m, d) float32.
+
+    Example:
+        >>> take_rows(np.eye(3, dtype=np.float32), np.array([0, 2])).tolist()
+        [[1.0, 0.0, 0.0], [0.0, 0.0, 1.0]]
+    """
+    taken = np.empty((len(rows), units.shape[1]), dtype=np.float32)
+    for piece in mapped.pieces(units):
+        first, last = np.searchsorted(rows, [piece.start, piece.stop])
+        taken[first:last] = units[rows[first:last]]
+    return taken
+
+
 def _clustered(
     units: Array, rows: Array, n_clusters: int, n_init: int, iterations: int, rows_per_cluster: int, seed: Seed
 ) -> tuple[Array, Array, Array]:
@@ -152,13 +173,10 @@ def _clustered(
     rng = as_generator(seed)
     most = rows_per_cluster * n_clusters
     sample = rows if len(rows) <= most else np.sort(rng.choice(rows, most, replace=False))
-    # A view where all rows are taken, else one copy of the sample.
-    seen = units if len(sample) == len(units) else units[sample]
-    fits = (
-        clustering.kmeans(seen, n_clusters, spherical=True, iterations=iterations, seed=rng) for _ in range(n_init)
-    )
+    seen = units if len(sample) == len(units) else take_rows(units, sample)
+    fits = [clustering.kmeans(seen, n_clusters, spherical=True, iterations=iterations, seed=rng) for _ in range(n_init)]
     centroids = min(fits, key=lambda fit: fit.inertia).centroids
-    mapped.release(units)
+    del seen
     labels, cosine = np.empty(len(units), dtype=np.int64), np.empty(len(units), dtype=np.float32)
     for piece in mapped.pieces(units):
         scores, nearest = search.top_k(units[piece], centroids, 1)
