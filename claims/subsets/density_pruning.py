@@ -28,7 +28,7 @@ CLAIM = Claim(
         Gate(says="the ranking by prototypes is far below", higher="hard", lower="prototypes", at_least=0.3),
     ),
     note="The clusters matter as much as the quotas: with one start of k-means (hard_one_start), as first run, "
-    " two narrow concepts share a cluster in some seeds, their distance passes for complexity, and hard loses to "
+    "two narrow concepts share a cluster in some seeds, their distance passes for complexity, and hard loses to "
     "random by 0.007; with the best of ten starts, now the default, it wins in every seed. Random rows of each cluster "
     "do almost as well as hard ones, and a network gains as much from either. Fresh random rows every epoch "
     "(network_rs2) give most of what pruning gains over fixed random ones. De-duplication first drops the planted "

@@ -46,8 +46,8 @@ class AdaptiveAllocator:
     hands them to ``tell``. A power law is fitted to all errors of a group, and the gain of a batch per unit of money is
     read from it. Spending so is optimal where groups learn from their own samples alone and ever more slowly.
 
-    When not to use: where one group's samples help another (``interacting_allocation``), and where samples of a few
-    hundred are to be had of groups of like difficulty: an equal split then does as well (in the claim).
+    When not to use: where one group's samples help another (``interacting_allocation``), and for small budgets: of 300
+    digits in three groups an equal split, which needs no measuring, was 0.003 behind in the claim.
 
     Args:
         groups: their names.
