@@ -29,3 +29,7 @@ from tamis.subsets.quantity_quality import log_confidence_loss as log_confidence
 from tamis.subsets.quantity_quality import pareto_frontier as pareto_frontier
 from tamis.subsets.quantity_quality import regime as regime
 from tamis.subsets.quantity_quality import uncertainty_sample as uncertainty_sample
+from tamis.subsets.seta import IndexedDataset as IndexedDataset
+from tamis.subsets.seta import InfoBatchSampler as InfoBatchSampler
+from tamis.subsets.seta import SeTaSampler as SeTaSampler
+from tamis.subsets.seta import loss_groups as loss_groups
