@@ -8,7 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tamis.scan import dots, scan
+from tamis.pair_dots import dots
+from tamis.scan import scan
 
 MEMORIES = (3_000, 40_000, 2**24)
 
@@ -85,11 +86,3 @@ def test_a_ceiling_does_not_loosen_the_cut(share):
     floors = torch.full((10,), -torch.inf)
     pairs = seen(queries, passages, floors, precision="float32", max_memory=2**28, count=5, ceiling=ceiling)
     assert 50 <= len(pairs) < 200
-
-
-def test_dots_of_mixed_formats():
-    """Half-precision rows should be widened before they are multiplied."""
-    queries, passages = normal(3, 9, 7), normal(4, 9, 8).half()
-    rows, columns = torch.tensor([0, 2, 1]), torch.tensor([3, 3, 0])
-    expected = (queries[rows].double() * passages[columns].double()).sum(1)
-    torch.testing.assert_close(dots(queries, passages, rows, columns, block=2).double(), expected, rtol=1e-5, atol=1e-5)

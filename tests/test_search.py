@@ -295,9 +295,9 @@ def test_global_generators_are_untouched():
 def formats_used(monkeypatch) -> list[torch.dtype]:
     used = []
 
-    def spy(passages, size, dtype, device, release):
+    def spy(passages, size, dtype, device, release, *, spread):
         used.append(dtype)
-        return rounding.passage_blocks(passages, size, dtype, device, release)
+        return rounding.passage_blocks(passages, size, dtype, device, release, spread=spread)
 
     monkeypatch.setattr(scan, "passage_blocks", spy)
     monkeypatch.setattr(scan, "bfloat16_is_faster", lambda device: True)

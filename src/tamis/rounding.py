@@ -28,7 +28,7 @@ _TINY = 2.0**-120  # products too small for the format may become zero
 
 @dataclass(frozen=True)
 class PassageBlock:
-    """Passages ``first ...``: as they are in float32, and centred and rounded for the products.
+    """Every ``stride``-th passage from ``first`` on: as they are in float32, and centred and rounded for the products.
 
     Args:
         first: row of the first.
@@ -39,6 +39,7 @@ class PassageBlock:
         error: bound on the norms of their rounding errors.
         reach: bound on the norm of a passage plus that of the centre.
         step: what a unit of ``rounded`` stands for.
+        stride: from a row to the next.
     """
 
     first: int
@@ -49,6 +50,7 @@ class PassageBlock:
     error: float
     reach: float
     step: float = 1.0
+    stride: int = 1
 
 
 def passage_blocks(
@@ -57,6 +59,8 @@ def passage_blocks(
     dtype: torch.dtype,
     device: torch.device,
     release: Callable[[int, int], object] | None = None,
+    *,
+    spread: bool = False,
 ) -> Iterator[PassageBlock]:
     """Walk through passages in blocks, rounded to ``dtype`` on ``device``.
 
@@ -66,6 +70,7 @@ def passage_blocks(
         dtype: float32, which leaves them as they are, bfloat16 or int8.
         device: where the products are taken.
         release: called with (start, stop) of passages of which a few were read.
+        spread: each block is spread over all passages, and so a fair sample of them, instead of one after the other.
 
     Yields:
         blocks in order; each reuses the memory of the one before.
@@ -84,8 +89,10 @@ def passage_blocks(
     kept = centre.new_empty(size if is_converted(passages, device) else 0, d)
     rounded = torch.zeros(size if dtype != torch.float32 else 0, _width(d, dtype), dtype=dtype, device=device)
     scratch = centre.new_empty(2, min(size, _PIECE), d)  # fresh memory would take longer than the arithmetic
-    for first in range(0, n, size):
-        rows = passages[first : first + size]
+    blocks = -(-n // size)
+    for number in range(blocks):
+        first, stride = (number, blocks) if spread else (number * size, 1)
+        rows = passages[first::stride] if spread else passages[first : first + size]
         if len(kept) > 0:
             rows = kept[: len(rows)].copy_(rows)
         step = _step(rows, centre, scratch[0]) if dtype == torch.int8 else 1.0
@@ -101,7 +108,7 @@ def passage_blocks(
             norm, error = reach, reach * inexact
         reach += float(torch.linalg.vector_norm(centre))
         known = rounded[: len(rows)] if len(rounded) > 0 else rows
-        yield PassageBlock(first, rows, known, centre, norm, error, reach, step)
+        yield PassageBlock(first, rows, known, centre, norm, error, reach, step, stride)
 
 
 @dataclass(frozen=True)

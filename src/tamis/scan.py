@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from tamis.blocking import GROUP, Plan, plan_blocks, products_in
+from tamis.pair_dots import dots
 from tamis.rounding import (
     PassageBlock,
     QueryTile,
@@ -29,8 +30,6 @@ from tamis.rounding import (
     passage_blocks,
     query_tile,
 )
-
-PAIRS = 2048  # pairs scored at once: two operands of this many rows stay in the cache
 
 _NAMED = {"int8": torch.int8, "bfloat16": torch.bfloat16, "float32": torch.float32}
 
@@ -44,6 +43,7 @@ class Found(NamedTuple):
         rows: (m,) int64, query less start.
         columns: (m,) int64, passage.
         scores: (m,) float32.
+        share: of the passages that these queries have met, these included.
     """
 
     start: int
@@ -51,33 +51,7 @@ class Found(NamedTuple):
     rows: Tensor
     columns: Tensor
     scores: Tensor
-
-
-def dots(queries: Tensor, passages: Tensor, rows: Tensor, columns: Tensor, *, block: int = PAIRS) -> Tensor:
-    """Inner products of given pairs in float32: the one definition of a score.
-
-    Args:
-        queries: (q, d) float.
-        passages: (n, d) float.
-        rows: (m,) int64, rows of queries, on the device of the result.
-        columns: (m,) int64, rows of passages, likewise.
-        block: pairs at once.
-
-    Returns:
-        (m,) float32; the score of a pair does not depend on its neighbours.
-
-    Example:
-        >>> dots(torch.ones(1, 2), torch.tensor([[1.0, 2.0]]), torch.tensor([0]), torch.tensor([0])).tolist()
-        [3.0]
-    """
-    scores = torch.empty(len(rows), dtype=torch.float32, device=rows.device)
-    left = scores.new_empty(min(block, len(rows)), queries.shape[1])  # fresh memory would take longer than the sums
-    right = torch.empty_like(left)
-    for start in range(0, len(rows), block):
-        piece = slice(start, start + block)
-        product = _take(passages, columns[piece], left).mul_(_take(queries, rows[piece], right))
-        torch.sum(product, 1, out=scores[piece])
-    return scores
+    share: float
 
 
 def scan(
@@ -92,6 +66,7 @@ def scan(
     ceiling: Tensor | None = None,
     advance: Callable[[int], object] | None = None,
     release: Callable[[int, int], object] | None = None,
+    spread: bool = False,
 ) -> Iterator[Found]:
     """Yield all pairs whose score is at least the floor of the query, and some below it.
 
@@ -101,14 +76,16 @@ def scan(
         floors: (q,) float32; the caller may raise them between two yields.
         precision: "auto", "float32", "bfloat16" or "int8", of the products.
         max_memory: bytes for blocks.
-        count: that only so many pairs per query matter; a floor that is still -inf is then put by what is seen.
+        count: that only so many pairs per query matter; a floor that is still -inf is then put by what is seen, at the
+            place that ``stand_in`` says.
         barred: CSR (indptr, columns) of pairs that are never yielded.
         ceiling: (q,) float32; pairs that reach it do not count, and few of them are yielded.
         advance: called with the number of pairs done since the last call.
         release: called with (start, stop) of passages that are done with; their memory is then counted as taken.
+        spread: passages come in blocks that are fair samples of all.
 
     Yields:
-        pairs by ascending blocks of passages.
+        pairs, a block of passages after the other.
 
     Example:
         >>> points, floor = torch.eye(2), torch.full((2,), 0.5)
@@ -116,7 +93,7 @@ def scan(
         [[0, 1]]
     """
     auto = precision == "auto"
-    job = _Job(queries, passages, floors, count, barred, ceiling, max_memory, advance, release)
+    job = _Job(queries, passages, floors, count, barred, ceiling, max_memory, advance, release, spread)
     for dtype in _formats(job) if auto else (_NAMED[precision],):
         finished = yield from _scan(job, dtype, may_stop=auto and dtype != torch.float32)
         if finished:
@@ -136,6 +113,28 @@ class _Job:
     max_memory: int
     advance: Callable[[int], object] | None
     release: Callable[[int, int], object] | None
+    spread: bool
+
+
+def stand_in(count: int, share: float) -> int:
+    """The place among the best of a fair sample that stands in for the ``count``-th of all.
+
+    Of the ``count`` best a sample holds ``count * share`` on average, and four standard deviations more hardly ever.
+    Where it does, the floor was too high, which shows in the end: fewer than ``count`` pairs reach it.
+
+    Args:
+        count: pairs that matter.
+        share: of all that the sample holds; with 1 nothing is guessed.
+
+    Returns:
+        1 to count.
+
+    Example:
+        >>> stand_in(50, 0.1), stand_in(50, 1.0)
+        (17, 50)
+    """
+    expected = count * share
+    return min(count, math.ceil(expected + 4 * math.sqrt(expected * (1 - share)) + 3 * (share < 1)))
 
 
 def _formats(job: _Job) -> list[torch.dtype]:
@@ -144,14 +143,14 @@ def _formats(job: _Job) -> list[torch.dtype]:
     large = len(job.queries) * len(job.passages) > 1_000_000  # below that no choice is worth its trouble
     coarse = large and bfloat16_is_faster(device)
     # Its bound leaves several times the pairs, which pays where few are wanted; and its sums must fit into int32.
-    few = 8000 * (job.count or 0) < len(job.passages) and job.passages.shape[1] < 2**17
+    few = 1000 * (job.count or 0) < len(job.passages) and job.passages.shape[1] < 2**17
     fits = coarse and few and int8_is_faster(device)
     return [torch.int8] * fits + [torch.bfloat16] * coarse + [torch.float32]
 
 
 def _scan(job: _Job, dtype: torch.dtype, *, may_stop: bool) -> Generator[Found, None, bool]:
     """Scan with products in ``dtype``; return False, with nothing yielded, where the bound separates too little."""
-    device, count = job.floors.device, job.count or 0
+    device = job.floors.device
     plan = plan_blocks(
         len(job.queries),
         (job.passages.shape[0], job.passages.shape[1]),
@@ -161,7 +160,11 @@ def _scan(job: _Job, dtype: torch.dtype, *, may_stop: bool) -> Generator[Found, 
         max_memory=job.max_memory,
     )
     table = torch.empty(plan.parts, plan.tile, plan.part, dtype=products_in(dtype), device=device)
-    for block in passage_blocks(job.passages, plan.block, dtype, device, job.release):
+    met = 0
+    for block in passage_blocks(job.passages, plan.block, dtype, device, job.release, spread=job.spread):
+        met += len(block.rows)
+        share = met / len(job.passages)
+        count = stand_in(job.count or 0, share if job.spread else 1.0)
         for start in range(0, len(job.queries), plan.tile):
             tile = query_tile(job.queries[start : start + plan.tile].to(device, torch.float32), block)
             stop = start + len(tile.rows)
@@ -174,16 +177,20 @@ def _scan(job: _Job, dtype: torch.dtype, *, may_stop: bool) -> Generator[Found, 
             best = _cut(floors, tile, sure.dtype)
             if unsettled:
                 best = _first_cut(best, floors, sure, count)
-            if may_stop and block.first == start == 0 and _separates_little(job, floors, maxima, best, tile, plan):
+            if (
+                may_stop
+                and block.first == start == 0
+                and _separates_little(job, count, floors, maxima, best, tile, plan)
+            ):
                 return False
             _mend(table, maxima, best, plan)
             for found in _pairs(table, maxima, best, None, plan):
-                yield _scored(found, tile, block, start)
+                yield _scored(found, tile, block, start, share)
             if unsettled:
                 least = _cut(torch.maximum(floors, tile.score(best)), tile, table.dtype)
                 _mend(table, maxima, least, plan)
                 for found in _pairs(table, maxima, least, best, plan):
-                    yield _scored(found, tile, block, start)
+                    yield _scored(found, tile, block, start, share)
             if job.advance is not None:
                 job.advance(len(tile.rows) * len(block.rows))
         if job.release is not None:
@@ -255,6 +262,8 @@ def _bar(
     indptr = barred[0][start : stop + 1]
     columns = barred[1][int(indptr[0]) : int(indptr[-1])] - block.first
     rows = torch.repeat_interleave(torch.arange(stop - start, device=columns.device), indptr.diff())
+    if block.stride > 1:
+        columns = torch.where(columns % block.stride == 0, columns // block.stride, -1)
     inside = (columns >= 0) & (columns < len(block.rows))
     rows, columns = rows[inside], columns[inside]
     table.view(-1)[plan.place(rows, columns)] = _lowest(table.dtype)
@@ -290,11 +299,12 @@ def _first_cut(cut: Tensor, floors: Tensor, sure: Tensor, count: int) -> Tensor:
     return torch.where(torch.isneginf(floors), nth, cut)
 
 
-def _separates_little(job: _Job, floors: Tensor, maxima: Tensor, cut: Tensor, tile: QueryTile, plan: Plan) -> bool:
+def _separates_little(
+    job: _Job, count: int, floors: Tensor, maxima: Tensor, cut: Tensor, tile: QueryTile, plan: Plan
+) -> bool:
     """Whether so many products lie within the error that another format would be cheaper than to score them again."""
     guess = torch.where(torch.isneginf(floors), tile.score(cut) + tile.error, floors)
     reached = int((maxima >= _cut(guess, tile, maxima.dtype)[:, None]).sum())
-    count = job.count or 0
     if tile.rounded.dtype == torch.int8:
         # Against bfloat16 a passage saves about a nanosecond and a pair costs some hundred, in each of several blocks.
         many = len(job.passages) // 4000 + count
@@ -349,10 +359,12 @@ def _reached(maxima: Tensor, cut: Tensor) -> tuple[Tensor, Tensor]:
     return rows[hits], places[hits] * GROUP + members
 
 
-def _scored(found: tuple[int, int, Tensor, Tensor], tile: QueryTile, block: PassageBlock, start: int) -> Found:
+def _scored(
+    found: tuple[int, int, Tensor, Tensor], tile: QueryTile, block: PassageBlock, start: int, share: float
+) -> Found:
     low, high, rows, columns = found
     scores = dots(tile.rows, block.rows, rows, columns)
-    return Found(start + low, start + high, rows - low, columns + block.first, scores)
+    return Found(start + low, start + high, rows - low, columns * block.stride + block.first, scores, share)
 
 
 def _lowest(dtype: torch.dtype, above: int = 0) -> float:
@@ -360,10 +372,3 @@ def _lowest(dtype: torch.dtype, above: int = 0) -> float:
     if dtype == torch.int32:
         return -(2**31) + above
     return torch.finfo(dtype).min if above else -math.inf
-
-
-def _take(matrix: Tensor, rows: Tensor, out: Tensor) -> Tensor:
-    out = out[: len(rows)]
-    if is_converted(matrix, out.device):
-        return out.copy_(matrix.index_select(0, rows.to(matrix.device)))
-    return torch.index_select(matrix, 0, rows, out=out)

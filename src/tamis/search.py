@@ -20,8 +20,10 @@ import torch
 from torch import Tensor
 
 from tamis import checks, mapped
-from tamis.ranked_keys import LARGEST_COLUMN, NOTHING, columns_of, keys_of, merge, scores_of
-from tamis.scan import PAIRS, dots, scan
+from tamis.best_pairs import best_pairs
+from tamis.pair_dots import PAIRS, dots
+from tamis.ranked_keys import LARGEST_COLUMN, NOTHING, columns_of, scores_of
+from tamis.scan import scan
 from tamis.workers import side_by_side
 
 Array = np.ndarray[Any, Any]
@@ -29,7 +31,7 @@ ArrayLike = Array | Tensor
 Progress = Callable[[int, int], object]
 Kind = TypeVar("Kind", Array, Tensor)
 
-DEFAULT_MEMORY = 268_435_456
+DEFAULT_MEMORY = 536_870_912
 PRECISIONS = ("auto", "float32", "bfloat16", "int8")
 
 _LARGEST_NORM = 1e18  # products of two such norms stay well inside float32
@@ -79,31 +81,23 @@ def top_k(
     indptr, columns = (None, None) if exclude is None else _csr(exclude, len(q), len(p), device)
     below = None if ceiling is None else _ceiling(ceiling, len(q), device)
     keys = torch.full((len(q), k), NOTHING, dtype=torch.int64, device=device)
-    floors = torch.full((len(q),), -math.inf, dtype=torch.float32, device=device)
     parts = _parts(q, p, device, max_memory)
     advance, release = _counter(progress, len(q) * len(p)), _releaser(passages)
 
     def work(start: int, stop: int) -> Iterator[None]:
-        own, bound, limit = keys[start:stop], floors[start:stop], None if below is None else below[start:stop]
-        for found in scan(
+        barred = None if indptr is None or columns is None else (indptr[start : stop + 1], columns)
+        limit = None if below is None else below[start:stop]
+        yield from best_pairs(
             q[start:stop],
             p,
-            bound,
+            keys[start:stop],
+            barred=barred,
+            ceiling=limit,
             precision=precision,
             max_memory=max_memory // parts,
-            count=k,
-            barred=None if indptr is None or columns is None else (indptr[start : stop + 1], columns),
-            ceiling=limit,
             advance=advance,
             release=release,
-        ):
-            rows, new = found.rows, keys_of(found.scores, found.columns)
-            if limit is not None:
-                kept = found.scores < limit[found.start : found.stop][rows]
-                rows, new = rows[kept], new[kept]
-            merge(own[found.start : found.stop], rows, new)
-            bound[found.start : found.stop] = scores_of(own[found.start : found.stop, -1])
-            yield
+        )
 
     side_by_side(work, len(q), parts)
     return _like(queries, scores_of(keys)), _like(queries, columns_of(keys))
