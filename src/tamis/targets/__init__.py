@@ -1,5 +1,9 @@
 """Targets: what counts as positive."""
 
+from tamis.targets.pixel_hardness import HardnessHead as HardnessHead
+from tamis.targets.pixel_hardness import HardnessLevelLoss as HardnessLevelLoss
+from tamis.targets.pixel_hardness import HardnessLosses as HardnessLosses
+from tamis.targets.pixel_hardness import hardness_weighted_loss as hardness_weighted_loss
 from tamis.targets.transductive_clustering import TransductiveClusterClassifier as TransductiveClusterClassifier
 from tamis.targets.transductive_clustering import knn_affinity as knn_affinity
 from tamis.targets.transductive_clustering import laplacian_bound_update as laplacian_bound_update
