@@ -10,6 +10,13 @@ from tamis.evaluation.bbnli_next import bias_score_bbq as bias_score_bbq
 from tamis.evaluation.bbnli_next import brittleness as brittleness
 from tamis.evaluation.bbnli_next import lexical_variations as lexical_variations
 from tamis.evaluation.bbnli_next import paired_bias_report as paired_bias_report
+from tamis.evaluation.cabage import AuditReport as AuditReport
+from tamis.evaluation.cabage import ExtractabilityAudit as ExtractabilityAudit
+from tamis.evaluation.cabage import HardExampleReplay as HardExampleReplay
+from tamis.evaluation.cabage import class_balanced_hard_selection as class_balanced_hard_selection
+from tamis.evaluation.cabage import disagreement_loss as disagreement_loss
+from tamis.evaluation.cabage import diversity_loss as diversity_loss
+from tamis.evaluation.cabage import expand_output_ as expand_output_
 from tamis.evaluation.concept_frequency import ConceptIndex as ConceptIndex
 from tamis.evaluation.concept_frequency import LogLinearFit as LogLinearFit
 from tamis.evaluation.concept_frequency import Misalignment as Misalignment
