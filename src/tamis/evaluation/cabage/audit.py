@@ -173,7 +173,8 @@ class ExtractabilityAudit:
         self._noise = torch.Generator().manual_seed(child_seed(seed, "noise"))
         self._generators = [self._made(self._generator, "generator", i) for i in range(n_generators)]
         self._steps = [self._adam(module) for module in self._generators]
-        self._clones = [self._made(lambda: self._clone(max(2, len(self.labels))), "clone", i) for i in range(clones)]
+        self._outputs = max(2, len(self.labels))
+        self._clones = [self._made(lambda: self._clone(self._outputs), "clone", i) for i in range(clones)]
         self._clone_steps = [self._adam(module) for module in self._clones]
         capacity = min(replay_capacity, query_budget)
         bounds = replay_bounds if replay == "hard" else (1.0, 1.0)
@@ -303,13 +304,10 @@ class ExtractabilityAudit:
 
     def _grow(self) -> None:
         """Give every clone an output for each label seen; a clone begins with two."""
-        missing = (
-            len(self.labels) - int(self._clones[0](self._inputs[:1].to(self.device)).shape[1])
-            if len(self.labels) > 2
-            else 0
-        )
+        missing = len(self.labels) - self._outputs
         if missing <= 0:
             return
+        self._outputs += missing
         for i, module in enumerate(self._clones):
             head = getattr(module, "head", None)
             checks.require(
@@ -340,7 +338,8 @@ class ExtractabilityAudit:
         return torch.stack([module(inputs).softmax(1) for module in self._clones], 1)
 
     def _drawn(self, count: int) -> Tensor:
-        return torch.randn(count, self.latent, generator=self._noise).to(self.device)
+        noise = torch.randn(count, self.latent, generator=self._noise)
+        return noise.to(self.device)
 
     def _made(self, make: Callable[[], nn.Module], *names: object) -> nn.Module:
         """A module whose first weights depend on the seed alone."""
