@@ -44,3 +44,11 @@ from tamis.evaluation.generalization_difficulty import class_separation as class
 from tamis.evaluation.generalization_difficulty import inductive_bias_complexity as inductive_bias_complexity
 from tamis.evaluation.generalization_difficulty import intrinsic_dimension as intrinsic_dimension
 from tamis.evaluation.generalization_difficulty import task_difficulty as task_difficulty
+from tamis.evaluation.onebench import ModelRanker as ModelRanker
+from tamis.evaluation.onebench import elo_scores as elo_scores
+from tamis.evaluation.onebench import mean_scores as mean_scores
+from tamis.evaluation.onebench import missing_sweep as missing_sweep
+from tamis.evaluation.onebench import next_cells as next_cells
+from tamis.evaluation.onebench import query_samples as query_samples
+from tamis.evaluation.onebench import results_table as results_table
+from tamis.evaluation.onebench import to_pairwise as to_pairwise
