@@ -38,6 +38,17 @@ from tamis.evaluation.contam import contamination_scores as contamination_scores
 from tamis.evaluation.contam import decontaminate as decontaminate
 from tamis.evaluation.contam import measure_contamination as measure_contamination
 from tamis.evaluation.contam import select_threshold as select_threshold
+from tamis.evaluation.ecthr_pcr import HierarchicalPooler as HierarchicalPooler
+from tamis.evaluation.ecthr_pcr import NegativeSampler as NegativeSampler
+from tamis.evaluation.ecthr_pcr import TemporalReport as TemporalReport
+from tamis.evaluation.ecthr_pcr import TemporalRetrievalBenchmark as TemporalRetrievalBenchmark
+from tamis.evaluation.ecthr_pcr import TemporalSplit as TemporalSplit
+from tamis.evaluation.ecthr_pcr import bm25_scorer as bm25_scorer
+from tamis.evaluation.ecthr_pcr import dense_scorer as dense_scorer
+from tamis.evaluation.ecthr_pcr import load_ecthr_pcr as load_ecthr_pcr
+from tamis.evaluation.ecthr_pcr import popularity_scorer as popularity_scorer
+from tamis.evaluation.ecthr_pcr import split_chunks as split_chunks
+from tamis.evaluation.ecthr_pcr import synthetic_court as synthetic_court
 from tamis.evaluation.generalization_difficulty import Complexity as Complexity
 from tamis.evaluation.generalization_difficulty import TaskDifficulty as TaskDifficulty
 from tamis.evaluation.generalization_difficulty import class_separation as class_separation
