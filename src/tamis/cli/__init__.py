@@ -18,7 +18,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 import cyclopts
 
 from tamis import __version__
-from tamis.cli import catalog, decontaminate, demo, explaining, mining, ranking, selecting, training
+from tamis.cli import catalog, decontaminate, demo, downsampling, explaining, mining, ranking, selecting, training
 
 app = cyclopts.App(name="tamis", version=__version__, help="Tamis decides what a model learns from.")
 app.command(demo.demo)
@@ -32,6 +32,7 @@ app.command(mining.export)
 app.command(selecting.dedup)
 app.command(selecting.select)
 app.command(decontaminate.decontaminate)
+app.command(downsampling.downsample)
 app.command(ranking.rank)
 app.command(catalog.methods)
 app.command(catalog.claims)
