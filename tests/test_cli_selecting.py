@@ -92,7 +92,7 @@ def test_random_rows(rows, tmp_path, budget, count):
     assert rules == ["not drawn"] * (4 - count)
 
 
-@pytest.mark.parametrize("method", ["facility_location", "k_center"])
+@pytest.mark.parametrize("method", ["diversify_conquer", "facility_location", "k_center"])
 def test_other_methods(rows, tmp_path, method):
     """Two of four rows, each of the others with the kept row that stands for it."""
     np.save(tmp_path / "v.npy", np.array([[1, 0], [0.9, 0.1], [0, 1], [0.1, 0.9]], dtype=np.float32))

@@ -76,7 +76,9 @@ def select(
     *,
     budget: str,
     output: Output,
-    method: Literal["density_pruning", "facility_location", "k_center", "random"] = "density_pruning",
+    method: Literal[
+        "density_pruning", "diversify_conquer", "facility_location", "k_center", "random"
+    ] = "density_pruning",
     clusters: int | None = None,
     encoder: str | None = None,
     embeddings: Path | None = None,
@@ -97,9 +99,9 @@ def select(
         budget: rows to keep: a whole number is a count, a number with a point a share.
         output: folder for the results.
         method: density_pruning keeps more of wide, far-off clusters; run tamis dedup first, copies pass for dense
-            clusters. facility_location keeps what represents all rows best, k_center what leaves no row far away.
-            random takes any.
-        clusters: of density_pruning; left out, 100, or a tenth of the rows where that is less.
+            clusters. diversify_conquer keeps equally many rows of every cluster, facility_location what represents all
+            rows best, k_center what leaves no row far away. random takes any.
+        clusters: of density_pruning and diversify_conquer; left out, 100, or a tenth of the rows where that is less.
         encoder: name or folder of a sentence-transformers or model2vec model; left out, the MiniLM of [minilm].
         embeddings: .npy or Parquet with one vector per row, instead of an encoder.
         columns: that hold the texts, may be given again; a row's texts are joined. Left out, the known ones.
@@ -108,7 +110,7 @@ def select(
         show: so many of the dropped rows are shown.
     """
     from tamis import checks
-    from tamis.subsets import DensityPruner, facility_location_greedy, k_center_greedy
+    from tamis.subsets import DensityPruner, KMeansQuality, facility_location_greedy, k_center_greedy
 
     checks.at_least("show", show, 0)
     started = time.perf_counter()
@@ -123,8 +125,12 @@ def select(
     else:
         clusters = max(2, min(100, len(rows.texts) // 10)) if clusters is None else clusters
         checks.between("clusters", clusters, 2, len(rows.texts))
-        pruner = DensityPruner(clusters, budget=count, n_neighbors=min(20, clusters - 1), seed=seed)
-        chosen = pruner.fit_select(rows.vectors(encoder, embeddings))
+        vectors = rows.vectors(encoder, embeddings)
+        if method == "diversify_conquer":
+            chosen = KMeansQuality(clusters, budget=count, spherical=True, seed=seed).fit_select(vectors)
+        else:
+            pruner = DensityPruner(clusters, budget=count, n_neighbors=min(20, clusters - 1), seed=seed)
+            chosen = pruner.fit_select(vectors)
     settings = {
         "data": str(data), "budget": budget, "method": method, "clusters": clusters, "encoder": encoder,
         "embeddings": None if embeddings is None else str(embeddings), "columns": columns, "split": split, "seed": seed,

@@ -17,6 +17,12 @@ from tamis.subsets.density_pruning import complexity_shares as complexity_shares
 from tamis.subsets.density_pruning import inter_cluster_distances as inter_cluster_distances
 from tamis.subsets.density_pruning import prototype_selection as prototype_selection
 from tamis.subsets.density_pruning import semantic_dedup as semantic_dedup
+from tamis.subsets.diversify_conquer import IterativeClusterSelector as IterativeClusterSelector
+from tamis.subsets.diversify_conquer import KMeansQuality as KMeansQuality
+from tamis.subsets.diversify_conquer import cluster_rows as cluster_rows
+from tamis.subsets.diversify_conquer import equal_quotas as equal_quotas
+from tamis.subsets.diversify_conquer import feedback_weights as feedback_weights
+from tamis.subsets.diversify_conquer import quality_probabilities as quality_probabilities
 from tamis.subsets.equitable_sampling import AdaptiveAllocator as AdaptiveAllocator
 from tamis.subsets.equitable_sampling import PowerLawCurve as PowerLawCurve
 from tamis.subsets.equitable_sampling import interacting_allocation as interacting_allocation
