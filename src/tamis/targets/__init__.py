@@ -1,5 +1,10 @@
 """Targets: what counts as positive."""
 
+from tamis.targets.atss import AssignResult as AssignResult
+from tamis.targets.atss import adaptive_threshold as adaptive_threshold
+from tamis.targets.atss import atss_assign as atss_assign
+from tamis.targets.atss import centerness_targets as centerness_targets
+from tamis.targets.atss import iou_threshold_assign as iou_threshold_assign
 from tamis.targets.pixel_hardness import HardnessHead as HardnessHead
 from tamis.targets.pixel_hardness import HardnessLevelLoss as HardnessLevelLoss
 from tamis.targets.pixel_hardness import HardnessLosses as HardnessLosses
