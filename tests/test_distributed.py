@@ -15,7 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from tamis.batches import ClusterBatchSampler, NoDuplicatesBatchSampler, TripletOHNM, multilabel_targets
 from tamis.contrastive import info_nce
-from tamis.distributed import gather, mean_over_ranks, place
+from tamis.distributed import gather, mean_over_ranks, place, sum_over_ranks
 from tamis.extra_negatives import FeatureQueue, extra_block, known_positive_log_weights
 from tamis.losses import GISTEmbedLoss
 from tamis.losses.stationary import hoc_loss
@@ -240,6 +240,7 @@ def work(rank: int, world: int, folder: str) -> None:
     states = torch.load(other, weights_only=False)["dealt"] if world == 4 else None
     found = {case.__name__: outcome(case, rank, world) for case in CASES}
     found["dealt"] = dealt(*place(), states)
+    found["sum"] = sum_over_ranks(torch.tensor([rank, 1])).tolist()
     found["refused"] = refusals(rank)
     torch.save(found, f"{folder}/{world}-{rank}.pt")
     dist.barrier()
@@ -353,6 +354,12 @@ def test_ranks_that_do_not_fit_are_refused(found):
     assert "rank 0 has (2,) torch.float64, rank 1 has (2,) torch.float32" in kind and rows == "[0]"
     assert "rank 1 has (2, 4) torch.float32, rank 0 has (2, 3)" in found[2][1]["refused"][0]
     assert found[4][2]["refused"][-1] == "[0, 0, 1, 0, 1, 2]"
+
+
+@pytest.mark.parametrize("world", [2, 4])
+def test_counts_of_all_ranks_are_added_up(found, world):
+    """Every rank should know the sum over all."""
+    assert [rank["sum"] for rank in found[world]] == [[world * (world - 1) // 2, world]] * world
 
 
 def test_one_process_needs_no_group():

@@ -115,6 +115,26 @@ def mean_over_ranks(losses: Tensor, *, rows: int | None = None, group: dist.Proc
     return part + ((total[0] / total[1]).to(own.dtype) - part.detach())
 
 
+def sum_over_ranks(counts: Tensor, *, group: dist.ProcessGroup | None = None) -> Tensor:
+    """Counts of all ranks added up, without a gradient.
+
+    Args:
+        counts: any shape, the same on every rank.
+        group: a process group; None is all ranks.
+
+    Returns:
+        a new tensor of that shape.
+
+    Example:
+        >>> sum_over_ranks(torch.tensor([3, 4])).tolist()
+        [3, 4]
+    """
+    total = counts.detach().clone()
+    if place(group)[1] > 1:
+        dist.all_reduce(total, group=group)
+    return total
+
+
 class _Gather(torch.autograd.Function):
     """All rows forward; backward the sum over ranks of the gradients of this rank's rows."""
 
