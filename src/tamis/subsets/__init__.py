@@ -54,3 +54,9 @@ from tamis.subsets.seta import IndexedDataset as IndexedDataset
 from tamis.subsets.seta import InfoBatchSampler as InfoBatchSampler
 from tamis.subsets.seta import SeTaSampler as SeTaSampler
 from tamis.subsets.seta import loss_groups as loss_groups
+from tamis.subsets.smote import ADASYN as ADASYN
+from tamis.subsets.smote import SMOTE as SMOTE
+from tamis.subsets.smote import SMOTENC as SMOTENC
+from tamis.subsets.smote import BorderlineSMOTE as BorderlineSMOTE
+from tamis.subsets.smote import adasyn_counts as adasyn_counts
+from tamis.subsets.smote import smote_interpolate as smote_interpolate
