@@ -25,6 +25,7 @@ def correct(history) -> Dynamics:
 
 def test_worked_numbers():
     """EL2N, forgetting and AUM of the specification."""
+    assert el2n(np.array([[0.7, 0.2, 0.1]]), [2], probabilities=True).tolist() == pytest.approx([1.157584], abs=5e-7)
     probs = np.log([[0.7, 0.2, 0.1]])
     assert el2n(probs, np.array([0])).tolist() == pytest.approx([0.374166], abs=5e-7)
     assert el2n(probs, np.array([2])).tolist() == pytest.approx([1.157584], abs=5e-7)
@@ -84,6 +85,7 @@ def test_agrees_with_single_visits(seed, n, visits, classes, batch):
         (lambda: el2n(np.ones((2, 2)), [0, 2]), "labels must lie between 0 and 1: got 0 to 2"),
         (lambda: el2n(np.ones((2, 2)), [0]), "labels must have one entry per row of logits"),
         (lambda: el2n(np.ones((2, 2)), [0.0, 1.0]), "labels must be integers"),
+        (lambda: el2n(np.ones((2, 2)), [0, 1], probabilities=True), "add up to 1 in every row: row 0 does not"),
         (lambda: margin(np.ones((2, 1)), [0, 0]), "at least 2 classes"),
         (lambda: per_sample_loss(np.full((1, 2), math.nan), [0]), "logits must be finite"),
         (lambda: Dynamics(0), "n must be at least 1"),

@@ -42,27 +42,33 @@ def per_sample_loss(logits: ArrayLike, labels: ArrayLike) -> Array:
     return np.maximum(found, 0.0)
 
 
-def el2n(logits: ArrayLike, labels: ArrayLike) -> Array:
+def el2n(logits: ArrayLike, labels: ArrayLike, *, probabilities: bool = False) -> Array:
     """The length of the error: ``||softmax(z) - onehot(y)||_2`` (Paul, Ganguli and Dziugaite 2021).
 
     Average it over a few early checkpoints or seeds; at the end of training it ranks memorised noise as easy.
 
     Args:
-        logits: (n, c) float; logarithms of probabilities will do.
+        logits: (n, c) float.
         labels: (n,) int, 0 to c - 1.
+        probabilities: whether probabilities were given instead of logits.
 
     Returns:
         (n,) float64, 0 to the root of 2.
 
     Raises:
-        ValueError: for logits that are not finite, or labels outside the classes.
+        ValueError: for logits that are not finite, probabilities that do not add up to 1, labels outside the classes.
 
     Example:
-        >>> el2n(np.log([[0.7, 0.2, 0.1], [0.7, 0.2, 0.1]]), np.array([0, 2])).round(6).tolist()
+        >>> probs = np.array([[0.7, 0.2, 0.1], [0.7, 0.2, 0.1]])
+        >>> el2n(probs, np.array([0, 2]), probabilities=True).round(6).tolist()
         [0.374166, 1.157584]
     """
     z, y = _checked(logits, labels)
-    p = _softmax(z)
+    if probabilities:
+        off = np.abs(z.sum(1) - 1) > 1e-3
+        row = int(off.argmax()) if len(off) else 0
+        checks.require(not off.any(), f"probabilities must add up to 1 in every row: row {row} does not.")
+    p = z.copy() if probabilities else _softmax(z)
     p[np.arange(len(p)), y] -= 1.0
     found: Array = np.linalg.norm(p, axis=1)
     return found

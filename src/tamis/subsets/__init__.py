@@ -32,6 +32,13 @@ from tamis.subsets.facility_location import facility_location_greedy as facility
 from tamis.subsets.k_center import k_center_greedy as k_center_greedy
 from tamis.subsets.near_duplicates import drop_near_duplicates as drop_near_duplicates
 from tamis.subsets.near_duplicates import near_duplicate_pairs as near_duplicate_pairs
+from tamis.subsets.pca_compression import ClassBalancedSelector as ClassBalancedSelector
+from tamis.subsets.pca_compression import CompressionRecipe as CompressionRecipe
+from tamis.subsets.pca_compression import TileCrop as TileCrop
+from tamis.subsets.pca_compression import combine_grid as combine_grid
+from tamis.subsets.pca_compression import evaluate_compressed as evaluate_compressed
+from tamis.subsets.pca_compression import storage_bytes as storage_bytes
+from tamis.subsets.pca_compression import stratified_quotas as stratified_quotas
 from tamis.subsets.quantity_quality import BudgetPlan as BudgetPlan
 from tamis.subsets.quantity_quality import LogConfidenceLoss as LogConfidenceLoss
 from tamis.subsets.quantity_quality import SequentialSFT as SequentialSFT
