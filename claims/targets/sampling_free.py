@@ -1,7 +1,7 @@
 """Sampling-free detection: how large is the bias's gradient, what becomes of precision, and where does it starve?
 
-Dense: 2,000 anchors a batch of which 0.4 % are positive, a class head and a regression head on one network. Compared are
-cross-entropy from bias 0, from the optimal bias, the same with guided scaling, and focal loss; `gradient_*` is the
+Dense: 2,000 anchors a batch of which 0.4 % are positive, a class head and a regression head on one network. Compared
+are cross-entropy from bias 0, from the optimal bias, the same with guided scaling, and focal loss; `gradient_*` is the
 largest summed gradient of the bias in training, `ap_*` average precision on fresh anchors. `starved_*`: the same where
 regression is free of noise and positives are rarer, so the guide vanishes. Detector: that of the ATSS claim with its
 focal loss, with plain cross-entropy, and with the three pieces (`ap50_*`).

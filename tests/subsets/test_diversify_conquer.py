@@ -137,12 +137,26 @@ def test_clusters_of_a_sample_label_every_row(monkeypatch):
     assert sorted(np.bincount(turned).tolist()) == [60, 90, 200]
 
 
-def test_mapped_rows(tmp_path):
+def test_rounds_have_no_cluster_without_rows(monkeypatch):
+    """A cluster that k-means left empty should hold no weight."""
+    found = np.repeat([0, 2], 5), np.zeros((3, 1), dtype=np.float32)
+    monkeypatch.setattr("tamis.subsets.diversify_conquer.rounds.cluster_rows", lambda *_, **__: found)
+    selector = IterativeClusterSelector(3, budget=2, rounds=1).fit(np.zeros((10, 1)))
+    assert selector.cluster_weights_.tolist() == [0.5, 0.5]
+    assert np.bincount(selector.labels_).tolist() == [5, 5]
+
+
+def test_mapped_rows(tmp_path, monkeypatch):
     """Rows in a file should be clustered like rows in memory."""
     rows = blobs(3, sizes=(200, 90, 60)).astype(np.float32)
     np.save(tmp_path / "rows.npy", rows)
     mapped = np.load(tmp_path / "rows.npy", mmap_mode="r")
-    assert (cluster_rows(mapped, 3, rows_per_cluster=20)[0] == cluster_rows(rows, 3, rows_per_cluster=20)[0]).all()
+    for part in (20, 256):
+        expected = cluster_rows(rows, 3, rows_per_cluster=part)
+        with monkeypatch.context() as small:
+            small.setattr(clusters.mapped, "PIECE", 7 * rows[:1].nbytes)
+            found = cluster_rows(mapped, 3, rows_per_cluster=part)
+        assert (found[0] == expected[0]).all() and (found[1] == expected[1]).all()
 
 
 def test_without_filling_rows_are_missing():
@@ -214,6 +228,8 @@ def test_a_floor_keeps_bad_clusters_open():
         ),
         (lambda: KMeansQuality(3, weighting="best"), "weighting must be one of"),
         (lambda: KMeansQuality(3, temperature=0), "temperature must be positive"),
+        (lambda: KMeansQuality(3, iterations=0), "iterations must be at least 1"),
+        (lambda: IterativeClusterSelector(3, iterations=0), "iterations must be at least 1"),
         (lambda: KMeansQuality(3).fit_select(blobs(0), labels=np.zeros(3)), "labels must have one entry per row: 20"),
         (lambda: quality_probabilities([]), "quality must hold at least one row"),
         (lambda: equal_quotas([1, 2], 4), "budget must lie between 0 and 3"),

@@ -15,7 +15,7 @@ from tamis.results import as_array
 Array = np.ndarray[Any, Any]
 ArrayLike = Array | torch.Tensor
 
-_BLOCK = 2**24  # scores of rows and centroids at once
+_BLOCK = 2**22  # scores of rows and centroids at once
 
 
 def cluster_rows(
@@ -54,22 +54,23 @@ def cluster_rows(
     rng = as_generator(seed)
     size = min(len(rows), n_clusters * rows_per_cluster)
     sample = np.sort(rng.choice(len(rows), size, replace=False)) if size < len(rows) else np.arange(len(rows))
-    pieces = np.array_split(sample, 1 + size // 65536)
-    seen = np.concatenate([np.asarray(rows[piece], dtype=np.float32) for piece in pieces])
+    seen = np.asarray(rows, dtype=np.float32) if size == len(rows) else _copied(rows, sample)
     checks.finite("embeddings", seen)
     found = kmeans(seen, n_clusters, spherical=spherical, iterations=iterations, seed=rng)
     centroids = torch.from_numpy(np.asarray(found.centroids, dtype=np.float32))
     if size == len(rows):
+        mapped.release(rows)
         return np.asarray(found.labels, dtype=np.int64), centroids.numpy()
     shift = centroids.square().sum(1) * (0.0 if spherical else 0.5)
     labels = np.empty(len(rows), dtype=np.int64)
     step = max(1, _BLOCK // n_clusters)
+    scores = torch.empty((min(step, len(rows)), n_clusters), device="cpu")
     for start in range(0, len(rows), step):
-        block = np.asarray(rows[start : start + step], dtype=np.float32)
+        block = np.array(rows[start : start + step], dtype=np.float32)
         checks.require(bool(np.isfinite(block).all()), f"embeddings must be finite: rows from {start} on are not.")
-        labels[start : start + step] = (torch.from_numpy(np.array(block)) @ centroids.T - shift).argmax(1).numpy()
-        if mapped.is_mapped(rows):
-            mapped.release(rows, start, start + step)
+        near = torch.addmm(-shift, torch.from_numpy(block), centroids.T, out=scores[: len(block)])
+        labels[start : start + step] = near.argmax(1).numpy()
+        mapped.release(rows, start, start + step)
     return labels, centroids.numpy()
 
 
@@ -128,3 +129,14 @@ def known_labels(labels: ArrayLike, rows: int | None = None) -> Array:
     checks.require(given.ndim == 1 and len(given) > 0, f"labels must be (n,), not empty: got shape {given.shape}.")
     checks.require(rows is None or len(given) == rows, f"labels must have one entry per row: {rows}, got {len(given)}.")
     return np.unique(given, return_inverse=True)[1].astype(np.int64)
+
+
+def _copied(rows: Array, sample: Array) -> Array:
+    """Some rows as float32, read piece by piece; ``sample`` ascends."""
+    seen = np.empty((len(sample), rows.shape[1]), dtype=np.float32)
+    step = max(1, mapped.PIECE // rows[:1].nbytes)
+    for start in range(0, len(sample), step):
+        piece = sample[start : start + step]
+        seen[start : start + step] = rows[piece]
+        mapped.release(rows, int(piece[0]), int(piece[-1]) + 1)
+    return seen

@@ -59,6 +59,7 @@ class KMeansQuality:
         temperature: as in ``quality_probabilities``.
         fill: whether what small clusters leave goes to others.
         spherical: cluster by direction; for text embeddings that are not normalised.
+        iterations: most rounds of k-means; from its start by k-means++, few leave little to gain.
         seed: seed or generator.
 
     Attributes after ``fit_select``: labels_ (n,) int64, centroids_ (k, d) float32 (None for given labels), sizes_ and
@@ -88,14 +89,16 @@ class KMeansQuality:
         temperature: float = 1.0,
         fill: bool = True,
         spherical: bool = False,
+        iterations: int = 25,
         seed: Seed = 0,
     ) -> None:
         checks.at_least("n_clusters", n_clusters, 1)
+        checks.at_least("iterations", iterations, 1)
         checks.one_of("weighting", weighting, WEIGHTINGS)
         checks.positive("temperature", temperature)
         self.n_clusters, self.budget, self.temperature, self.fill = n_clusters, budget, temperature, fill
         self.weighting: Weighting = weighting
-        self.spherical, self.seed = spherical, seed
+        self.spherical, self.iterations, self.seed = spherical, iterations, seed
 
     def fit_select(
         self, embeddings: ArrayLike, quality: ArrayLike | None = None, *, labels: ArrayLike | None = None
@@ -123,8 +126,9 @@ class KMeansQuality:
         given = None if quality is None else as_array(quality)
         keys = _log_weights(given, n, "uniform" if given is None else self.weighting, self.temperature)
         if labels is None:
-            found = cluster_rows(embeddings, self.n_clusters, spherical=self.spherical, seed=rng)
-            self.labels_, self.centroids_ = found
+            self.labels_, self.centroids_ = cluster_rows(
+                embeddings, self.n_clusters, spherical=self.spherical, iterations=self.iterations, seed=rng
+            )
         else:
             self.labels_, self.centroids_ = known_labels(labels, n), None
         clusters = self.n_clusters if labels is None else int(self.labels_.max()) + 1

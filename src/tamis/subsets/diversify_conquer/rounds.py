@@ -57,7 +57,7 @@ class IterativeClusterSelector:
     the last round ``selection`` has them all. Any score will do for which more is better: how much better the given
     answer is than the model's own, or the probability the model gives a row it did not learn from. When not to use:
     with scores that say how *easy* a row is. In the claim they starve junk and hard, clean classes alike, and accuracy
-    falls; ``min_weight`` repairs part of it.
+    falls to that of random rows; ``min_weight`` repairs part of it, and lets part of the junk in again.
 
     Args:
         n_clusters: for k-means; the official code has 512.
@@ -68,6 +68,7 @@ class IterativeClusterSelector:
         feedback: as in ``feedback_weights``.
         min_weight: least weight of a cluster as a part of the equal share, 0 to 1.
         spherical: cluster by direction.
+        iterations: most rounds of k-means.
         seed: of clusters and draws.
 
     Attributes: labels_ (n,) int64 after ``fit``; cluster_weights_ (k,), that the next round draws by; history_, for
@@ -98,15 +99,17 @@ class IterativeClusterSelector:
         feedback: Literal["softmax", "proportional"] = "softmax",
         min_weight: float = 0.0,
         spherical: bool = False,
+        iterations: int = 25,
         seed: int = 0,
     ) -> None:
         checks.at_least("n_clusters", n_clusters, 1)
+        checks.at_least("iterations", iterations, 1)
         checks.at_least("rounds", rounds, 1)
         checks.one_of("feedback", feedback, ("softmax", "proportional"))
         checks.between("min_weight", min_weight, 0.0, 1.0)
         self.feedback: Literal["softmax", "proportional"] = feedback
         self.n_clusters, self.budget, self.rounds, self.accumulate = n_clusters, budget, rounds, accumulate
-        self.min_weight, self.spherical, self.seed = min_weight, spherical, seed
+        self.min_weight, self.spherical, self.iterations, self.seed = min_weight, spherical, iterations, seed
         self.history_: list[dict[str, Array]] = []
 
     def fit(self, embeddings: ArrayLike | None = None, *, labels: ArrayLike | None = None) -> IterativeClusterSelector:
@@ -124,7 +127,10 @@ class IterativeClusterSelector:
             self.labels_ = known_labels(labels)
         elif embeddings is not None:
             seed = child_seed(self.seed, "clusters")
-            self.labels_, _ = cluster_rows(embeddings, self.n_clusters, spherical=self.spherical, seed=seed)
+            found, _ = cluster_rows(
+                embeddings, self.n_clusters, spherical=self.spherical, iterations=self.iterations, seed=seed
+            )
+            self.labels_ = known_labels(found)  # clusters without rows would hold weight that no draw can use
         self._total = checks.budget_count(self.budget, len(self.labels_))
         self._clusters = int(self.labels_.max()) + 1
         self.cluster_weights_ = np.full(self._clusters, 1 / self._clusters)

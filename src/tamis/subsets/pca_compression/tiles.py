@@ -121,7 +121,8 @@ class TileCrop(nn.Module):
         """
         checks.require(images.ndim in (3, 4), f"images must be (b, c, h, w): got shape {tuple(images.shape)}.")
         batch = images if images.ndim == 4 else images[None]
-        draw = torch.rand(len(batch), 6, generator=self.generator, dtype=torch.float64).to(batch.device)
+        draw = torch.rand(len(batch), 6, generator=self.generator, dtype=torch.float64)
+        draw = draw.to(batch.device)
         side = ((1 + self.jitter * (2 * draw[:, :1] - 1)) ** 0.5 / self.factor).clamp(max=1.0)  # of the image's
         if self.snap_to_tile:
             tile = (draw[:, 1:3] * self.factor).floor()
