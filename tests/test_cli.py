@@ -126,6 +126,6 @@ def test_methods_and_claims_list(capsys):
     code, text, _ = run(capsys, "methods", "gistembed")
     assert "arXiv:2402.16829" in text and "tests/losses/test_gistembed.py" in text
     code, text, _ = run(capsys, "methods", "--planned")
-    assert "planned and not here" in text and " gistembed " not in text and "smote" in text
+    assert "planned and not here" in text and " gistembed " not in text and "dart_math" in text
     code, text, _ = run(capsys, "claims")
     assert code == 0 and "gistembed" in text

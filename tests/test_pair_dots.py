@@ -45,6 +45,16 @@ def test_a_score_is_the_same_however_its_rows_lie(seed, columns, pairs):
         )
 
 
+def test_pairs_may_repeat():
+    """More pairs than there are places in the matrix should be scored, each as if it came alone."""
+    queries, passages = normal(2, 11, 1), normal(3, 11, 2)
+    rows, columns = torch.tensor([0, 1]).repeat_interleave(500), torch.arange(1000) % 3
+    scores = dots(queries, passages, rows, columns)
+    once = dots(queries, passages, torch.arange(2).repeat_interleave(3), torch.arange(3).repeat(2))
+    assert torch.equal(scores, once[rows * 3 + columns])
+    assert torch.equal(dots(queries, passages, rows[:500], columns[:500]), scores[:500])
+
+
 @pytest.mark.parametrize("listed", [5, 16_384])
 def test_pieces_do_not_show(monkeypatch, listed):
     """Pairs taken in many pieces should score as in one."""

@@ -30,7 +30,7 @@ def data(both: int = 0) -> RetrievalData:
 
 
 class LetterEncoder:
-    """Counts of letter triples, folded into 256 dimensions: no model, yet near texts are near."""
+    """Counts of letter triples, folded into 256 dimensions as the salt says: no model, yet near texts are near."""
 
     name = "letters"
 
@@ -43,7 +43,7 @@ class LetterEncoder:
         out = np.zeros((len(texts), 256), np.float32)
         for row, text in enumerate(texts):
             letters = np.frombuffer(f"  {text.lower()}  ".encode("ascii", "replace"), np.uint8).astype(np.int64)
-            codes = (letters[:-2] * 961 + letters[1:-1] * 31 + letters[2:] + self.salt) % 255
+            codes = (letters[:-2] * 961 + letters[1:-1] * 31 + letters[2:]) * (self.salt + 1) % 255
             out[row] = np.sqrt(np.bincount(codes, minlength=256))
             out[row, 255] = 0.1
         return out

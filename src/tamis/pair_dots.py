@@ -44,12 +44,13 @@ def dots(queries: Tensor, passages: Tensor, rows: Tensor, columns: Tensor, *, bl
     for start in range(0, len(rows), step):
         row, column = rows[start : start + step], columns[start : start + step]
         own = torch.arange(len(row), device=row.device)
-        if left_lies:
-            first = int(row[0])
-            left, row = queries[first : int(row[-1]) + 1], row - first
+        right, column = _stretched(passages, column) if right_lies else (_copied(passages, column), own)
+        first, after = int(row[0]), int(row[-1]) + 1
+        # A sparse matrix has no more entries than places: pairs that come again and again need rows of their own.
+        if left_lies and len(row) <= (after - first) * len(right):
+            left, row = queries[first:after], row - first
         else:
             left, row = _copied(queries, row), own
-        right, column = _stretched(passages, column) if right_lies else (_copied(passages, column), own)
         scores[start : start + step] = _sampled(left, right, row, column)
     return scores
 
