@@ -21,11 +21,13 @@ from tamis.evaluation import (
     dense_scorer,
     load_ecthr_pcr,
     popularity_scorer,
+    search_scorer,
     split_chunks,
     synthetic_court,
 )
 from tamis.evaluation.ecthr_pcr.benchmark import yearly_slope
 from tamis.lexical import LexicalIndex
+from tamis.rank_correlation import spearman
 from tests.behaviour import ArrayCase
 
 
@@ -60,8 +62,8 @@ def test_pools_hold_what_is_strictly_earlier():
     assert plain.candidates("c").tolist() == [True, False, False, False]
     same_day = court([2000, 2001, 2001, 2003], {"d": ["a"]}, allow_same_day=True)
     assert same_day.candidates("c").tolist() == [True, True, False, False]
-    days = court(["2001-03-02", datetime.date(2001, 3, 1), 2001], {})
-    assert days.ids == ["c", "b", "a"]
+    days = court(["2001-03-02T10:00:00", datetime.date(2001, 3, 1), 2001, "2001-02-01"], {})
+    assert days.ids == ["c", "d", "b", "a"]
 
 
 def test_citations_that_cannot_be_met_are_counted():
@@ -73,6 +75,9 @@ def test_citations_that_cannot_be_met_are_counted():
     report = made.evaluate(lambda rows: np.zeros((len(rows), 4)), queries=np.arange(4), ks=[1])
     assert report.skipped == 3
     assert report.metrics["recall@1"] == 1.0
+    asked = made.evaluate(lambda rows: np.zeros((len(rows), 4)), ks=[1])
+    assert asked.skipped == 2  # a and c cite, and nothing that is there; d cites nothing
+    assert asked.rows.tolist() == [1]
 
 
 def test_a_number_means_the_version_before_the_query():
@@ -109,6 +114,7 @@ def test_recall_and_reciprocal_rank():
     assert ranking.recall(gains, np.array([2]), 4).tolist() == [1.0]
     assert ranking.mrr(np.array([[0.0, 0, 1, 0]]), 4).tolist() == pytest.approx([1 / 3])
     assert yearly_slope([14, 15, 16], [0.6, 0.5, 0.4]) == pytest.approx(-0.1)
+    assert spearman([14, 15, 16], [0.6, 0.5, 0.4]) == pytest.approx(-1)
     assert math.isnan(yearly_slope([14], [0.6]))
 
 
@@ -125,6 +131,7 @@ def test_means_are_over_queries_and_told_by_year():
     assert report.slope["recall@1"] == -0.75
     assert report.spearman["recall@1"] == -1.0
     assert report.each["mrr"].tolist() == [1.0, 1.0, 0.5]
+    assert made.evaluate(lambda rows: scores[rows], queries=np.array([2, 3]), ks=[1]).metrics["recall@1"] == 0.75
 
 
 @given(seed=st.integers(0, 2**32 - 1))
@@ -158,12 +165,41 @@ def test_scorers():
     assert words.evaluate(bm25_scorer(words), ks=[1]).metrics["mrr"] == 1.0
 
 
+@given(seed=st.integers(0, 2**32 - 1), k=st.integers(1, 40), same_day=st.booleans())
+@settings(max_examples=20, deadline=None)
+def test_search_finds_the_best_of_each_pool(seed, k, same_day):
+    """Exact search should give the products of the k best in the pool and nothing else, for tensors as for arrays."""
+    rng = np.random.default_rng(seed)
+    years = rng.integers(2000, 2004, 16)
+    made = court(years.tolist(), {}, allow_same_day=same_day)
+    vectors = rng.normal(size=(2, 16, 8)).astype(np.float32)
+    rows = rng.permutation(16)[:5]
+    found = search_scorer(made, *vectors, k=k)(rows)
+    full = dense_scorer(*vectors)(rows)
+    for place, row in enumerate(rows.tolist()):
+        pool = np.flatnonzero(made.candidates(made.ids[row]))
+        best = pool[np.argsort(-full[place, pool])][:k]
+        assert np.flatnonzero(np.isfinite(found[place])).tolist() == sorted(best.tolist())
+        assert found[place, best] == pytest.approx(full[place, best], abs=1e-5)
+    again = search_scorer(made, *(torch.from_numpy(part) for part in vectors), k=k)(rows)
+    assert np.array_equal(again, found)
+
+
+def test_popularity_does_not_count_the_query():
+    """With cases of the same day in the pool, a query's own citations should still not help to find its answers."""
+    made = court([2000, 2000, 2001, 2001], {"c": ["b"], "d": ["a"]}, allow_same_day=True)
+    assert popularity_scorer(made)(np.array([2, 3])).astype(int).tolist() == [[1, 0, 0, 0], [0, 1, 0, 0]]
+
+
 def test_bm25_of_the_specification():
     """Scores should be those of the specification but for the constant factor k1 + 1, which changes no ranking."""
     index = LexicalIndex(["aa bb", "aa aa cc", "bb dd"], stop_words=[])  # words have two letters here
     scores, indices = index.top_k(["aa"], 3)
     assert indices[0].tolist() == [1, 0, -1]
     assert (2.5 * scores[0, :2]).tolist() == pytest.approx([0.614958, 0.502294], abs=1e-5)
+    lengths = 1.5 * (1 - 0.75 + 0.75 * np.array([3, 2]) / (7 / 3))  # k1, b and the mean length
+    counts = np.array([2, 1])
+    assert (scores[0, :2] * (counts + lengths) / counts).tolist() == pytest.approx([0.470004] * 2, abs=1e-5)
 
 
 # Long texts
@@ -185,6 +221,9 @@ def test_chunks_and_their_pooling():
     flat = torch.tensor([[1.0], [2.0], [6.0]])  # a text of three words in chunks of two and one
     means = torch.stack([flat[:2].mean(0), flat[2:].mean(0)])[None]
     assert HierarchicalPooler("mean").pool(means).item() != pytest.approx(flat.mean().item())
+    even = torch.tensor([[1.0], [2.0], [6.0], [3.0]])
+    means = torch.stack([even[:2].mean(0), even[2:].mean(0)])[None]
+    assert HierarchicalPooler("mean").pool(means).item() == pytest.approx(even.mean().item())
 
 
 @given(seed=st.integers(0, 2**32 - 1), kind=st.sampled_from(["max", "mean", "attention"]))
@@ -264,6 +303,26 @@ def test_difficulty_is_as_said():
     assert set(near[0].tolist()) <= around
 
 
+def test_the_graph_ends_before_the_query():
+    """Citations by later cases should not tell what is near: b is cited with a, but only after g."""
+    made = court(list(range(2000, 2008)), {"c": ["a", "b"], "g": ["a"]})
+    near = {tuple(NegativeSampler(made, "graph", seed=s).draw(np.array([6]), 2)[0].tolist()) for s in range(20)}
+    assert near == {(1, 2), (2, 1)}
+    later = court(list(range(2000, 2008)), {"h": ["a", "b"], "g": ["a"]})
+    drawn = [NegativeSampler(later, "graph", seed=s).draw(np.array([6]), 1)[0, 0] for s in range(60)]
+    plain = [NegativeSampler(later, "random", seed=s).draw(np.array([6]), 1)[0, 0] for s in range(60)]
+    assert drawn == plain  # nothing is near, so all are drawn by chance
+
+
+@pytest.mark.parametrize("kind", ["bm25", "dynamic"])
+def test_rankings_are_kept_no_deeper_than_they_are_drawn_from(kind):
+    """Of a ranking the depth should be kept and no more, however large the pool is."""
+    made = court(list(range(2000, 2016)), {})
+    sampler = NegativeSampler(made, kind, scorer=lambda rows: np.tile(np.arange(16.0), (len(rows), 1)), depth=3)
+    sampler.draw(np.array([10, 15]), 2)
+    assert [sampler._known[row].tolist() for row in (10, 15)] == [[9, 8, 7], [14, 13, 12]]
+
+
 # The data
 
 
@@ -275,7 +334,8 @@ def test_the_loader_reads_the_published_schema(tmp_path):
     }
     path = tmp_path / "cases.json"
     path.write_text(json.dumps(cases))
-    made = load_ecthr_pcr(path)
+    with pytest.warns(UserWarning, match="citations of a case by itself are left out: 1 cases, '2/01' first"):
+        made = load_ecthr_pcr(path)
     assert made.doc_texts[0] == "A fell. B saw. Article 3."
     assert made.cited[1].tolist() == [0]
     del cases["2/01"]["date"]
@@ -330,6 +390,8 @@ def test_the_generated_court_drifts():
         (lambda: HierarchicalPooler("max").pool(torch.ones(1, 1, 1)), "one vector per text needs"),
         (lambda: HierarchicalPooler("mean")(torch.ones(2, 2), torch.ones(2, 2)), "chunks must be"),
         (lambda: HierarchicalPooler("mean").pool(torch.ones(1, 2, 3), torch.zeros(1, 2)), "leave every text a chunk"),
+        (lambda: search_scorer(court([1, 2], {}), np.eye(3), np.eye(2)), "query_embeddings must have one row per case"),
+        (lambda: search_scorer(court([1, 2], {}), np.eye(2), np.eye(2), k=0), "k must be at least 1"),
         (lambda: synthetic_court(drift=2.0), "drift must lie between 0.0 and 1.0"),
     ],
 )

@@ -47,6 +47,7 @@ from tamis.evaluation.ecthr_pcr import bm25_scorer as bm25_scorer
 from tamis.evaluation.ecthr_pcr import dense_scorer as dense_scorer
 from tamis.evaluation.ecthr_pcr import load_ecthr_pcr as load_ecthr_pcr
 from tamis.evaluation.ecthr_pcr import popularity_scorer as popularity_scorer
+from tamis.evaluation.ecthr_pcr import search_scorer as search_scorer
 from tamis.evaluation.ecthr_pcr import split_chunks as split_chunks
 from tamis.evaluation.ecthr_pcr import synthetic_court as synthetic_court
 from tamis.evaluation.generalization_difficulty import Complexity as Complexity

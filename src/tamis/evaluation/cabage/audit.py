@@ -198,7 +198,7 @@ class ExtractabilityAudit:
         """
         checks.require(len(test_inputs) > 0, "test_inputs must have at least one row to measure agreement on.")
         checks.at_least("measure_every", measure_every, 1)
-        expected = _labels(self._answered(test_inputs))
+        expected = _labels(self._answered(test_inputs.to(self.device)))
         curve, rounds = [], 0
         while self.spent < self.query_budget:
             self._round(min(self.batch_size, self.query_budget - self.spent))
@@ -223,7 +223,8 @@ class ExtractabilityAudit:
         """
         for module in self._clones:
             module.eval()
-        mean = torch.stack([module(inputs).softmax(1) for module in self._clones]).mean(0)
+        placed = inputs.to(self.device)
+        mean = torch.stack([module(placed).softmax(1) for module in self._clones]).mean(0)
         for module in self._clones:
             module.train()
         return mean[:, : max(1, len(self.labels))]

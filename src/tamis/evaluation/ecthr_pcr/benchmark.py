@@ -18,7 +18,7 @@ View = Literal["facts", "law", "facts+law"]
 Scorer = Callable[[Array], Array]
 Date = str | int | datetime.date
 
-_BLOCK = 2**22  # scores at once
+BLOCK = 2**22  # scores at once
 VIEWS = ("facts", "law", "facts+law")
 
 
@@ -50,7 +50,7 @@ class TemporalReport:
         spearman: rank correlation of each metric with the year; NaN where it is constant.
         rows: (q,) int64, the queries.
         each: the metrics of every query, (q,) arrays, for paired tests of two scorers.
-        skipped: queries without an answer in their pool, which are not counted.
+        skipped: queries asked for that have no answer in their pool; they are not counted.
     """
 
     metrics: dict[str, float]
@@ -73,7 +73,7 @@ class TemporalRetrievalBenchmark:
     Args:
         corpus: id to ``{"facts": ..., "law": ...}``, each a text or a list of sentences.
         citations: id to the ids it cites; the version of a case dated last before the query is meant by its number.
-        dates: id to its date, as ISO text, a ``datetime.date`` or a year.
+        dates: id to its date, as ISO text (a time of day is ignored), a ``datetime.date`` or a year.
         query_view: what of a case is the query.
         doc_view: what of a case is found.
         allow_same_day: whether cases of the query's own date are in its pool.
@@ -122,6 +122,7 @@ class TemporalRetrievalBenchmark:
         self.allow_same_day = allow_same_day
         self.pool_sizes = np.searchsorted(self._days, self._days, side="right" if allow_same_day else "left")
         self.dropped = 0
+        self._citing = np.array([len(citations.get(name, ())) > 0 for name in self.ids], dtype=bool)
         self.cited = self._resolved(citations)
         if self.dropped > 0:
             warnings.warn(
@@ -214,7 +215,7 @@ class TemporalRetrievalBenchmark:
 
         Args:
             scorer: rows of queries (b,) to scores (b, n) of all cases; those outside the pools are struck here.
-            queries: rows to ask, by default all that have an answer.
+            queries: rows to ask, by default all that cite anything.
             ks: depths of the recall.
 
         Returns:
@@ -223,15 +224,15 @@ class TemporalRetrievalBenchmark:
         Raises:
             ValueError: for scores of another shape or with NaN, or no query with an answer.
         """
-        rows = np.arange(len(self)) if queries is None else np.asarray(queries, dtype=np.int64)
+        rows = np.flatnonzero(self._citing) if queries is None else np.asarray(queries, dtype=np.int64)
         counts = np.array([len(self.cited[row]) for row in rows.tolist()], dtype=np.int64)
-        skipped = 0 if queries is None else int((counts == 0).sum())
+        skipped = int((counts == 0).sum())
         rows, counts = rows[counts > 0], counts[counts > 0]
         checks.require(len(rows) > 0, "queries must hold at least one that cites an earlier case.")
         for k in ks:
             checks.at_least("ks", k, 1)
         values: dict[str, list[Array]] = {name: [] for name in (*(f"recall@{k}" for k in ks), "mrr")}
-        step = max(1, _BLOCK // len(self))
+        step = max(1, BLOCK // len(self))
         for start in range(0, len(rows), step):
             part = rows[start : start + step]
             gains = self._gains(np.asarray(scorer(part)), part)
@@ -321,6 +322,6 @@ def _day(date: Date, name: str) -> int:
     try:
         if isinstance(date, (int, np.integer)):
             return datetime.date(int(date), 1, 1).toordinal()
-        return datetime.date.fromisoformat(date).toordinal()
+        return datetime.datetime.fromisoformat(date).toordinal()
     except (TypeError, ValueError):
         raise ValueError(f"dates must be ISO dates or years: {name!r} has {checks.shown(date)}.") from None

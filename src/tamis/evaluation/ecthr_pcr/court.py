@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ def load_ecthr_pcr(
         doc_view: what of a case is found.
 
     Returns:
-        the benchmark.
+        the benchmark; citations of a case by itself are left out with a warning.
 
     Raises:
         ValueError: for a file of another schema; names the case.
@@ -52,8 +53,16 @@ def load_ecthr_pcr(
                 isinstance(came, kinds), f"{path}: case {name!r} must hold {part!r}: got {checks.shown(came)}."
             )
         corpus[name] = {part: [str(sentence) for sentence in _listed(case[part])] for part in ("facts", "law")}
-        citations[name] = [str(other) for other in case["citations"] if str(other) != name]
+        citations[name] = [str(other) for other in case["citations"]]
         dates[name] = case["date"]
+    own = [name for name, others in citations.items() if name in others]
+    if own:
+        warnings.warn(
+            f"{path}: citations of a case by itself are left out: {len(own)} cases, {own[0]!r} first.",
+            UserWarning,
+            stacklevel=2,
+        )
+        citations |= {name: [other for other in citations[name] if other != name] for name in own}
     return TemporalRetrievalBenchmark(corpus, citations, dates, query_view=query_view, doc_view=doc_view)
 
 
@@ -69,7 +78,7 @@ def synthetic_court(
     law_words: int = 30,
     background: int = 1000,
     citations: int = 5,
-    half_life: float = 4.0,
+    fading: float = 4.0,
     seed: Seed = 0,
 ) -> TemporalRetrievalBenchmark:
     """A court in which what cases are about stays and the words for it change.
@@ -90,7 +99,7 @@ def synthetic_court(
         law_words: words of the law.
         background: common words, by Zipf's law.
         citations: most that a case makes.
-        half_life: years after which an earlier case is cited 1/e as often.
+        fading: years after which an earlier case is cited 1/e as often.
         seed: of everything drawn.
 
     Returns:
@@ -128,7 +137,7 @@ def synthetic_court(
         for number in range(cases):
             issue, topic = int(rng.integers(issues)), int(rng.integers(topics))
             name = f"{year:03d}-{number:04d}"
-            cited = _cited(earlier, year, issue, topic, citations, half_life, rng)
+            cited = _cited(earlier, year, issue, topic, citations, fading, rng)
             themes = [f"theme{i}x{t}" for _, _, i, t in cited]
             corpus[name] = {
                 "facts": _spoken(words[issue], taste[issue, topic], common, facts_words, rng),
@@ -152,14 +161,14 @@ def _cited(
     issue: int,
     topic: int,
     most: int,
-    half_life: float,
+    fading: float,
     rng: np.random.Generator,
 ) -> list[tuple[str, int, int, int]]:
     """Up to ``most`` earlier cases of the issue; those of the topic eight times as often."""
     known = [case for case in earlier if case[2] == issue]
     if not known:
         return []
-    weights = np.array([np.exp(-(year - when) / half_life) * (8.0 if t == topic else 1.0) for _, when, _, t in known])
+    weights = np.array([np.exp(-(year - when) / fading) * (8.0 if t == topic else 1.0) for _, when, _, t in known])
     count = min(most, len(known))
     chosen = rng.choice(len(known), count, replace=False, p=weights / weights.sum())
     return [known[place] for place in chosen.tolist()]
