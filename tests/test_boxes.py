@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tamis.boxes import box_iou, centerness, generalized_iou_loss, require_boxes, sigmoid_focal_loss
+from tamis.boxes import box_iou, centerness, generalized_box_iou_loss, require_boxes, sigmoid_focal_loss
 
 
 def some(n: int, seed: int) -> torch.Tensor:
@@ -23,7 +23,7 @@ def some(n: int, seed: int) -> torch.Tensor:
 def test_overlap_agrees_with_loops(seed):
     """IoU and generalized IoU should be their definitions, symmetric, and 1 and 0 for equal boxes."""
     one, other = some(5, seed), some(5, seed + 1)
-    for a, b, iou, loss in zip(one, other, box_iou(one, other), generalized_iou_loss(one, other), strict=True):
+    for a, b, iou, loss in zip(one, other, box_iou(one, other), generalized_box_iou_loss(one, other), strict=True):
         width = max(0.0, min(a[2], b[2]) - max(a[0], b[0]))
         height = max(0.0, min(a[3], b[3]) - max(a[1], b[1]))
         areas = [float((box[2] - box[0]) * (box[3] - box[1])) for box in (a, b)]
@@ -40,7 +40,7 @@ def test_agrees_with_torchvision():
     ops = pytest.importorskip("torchvision.ops")
     one, other = some(6, 0), some(6, 1)
     assert torch.allclose(box_iou(one[:, None], other[None]), ops.box_iou(one, other))
-    assert torch.allclose(generalized_iou_loss(one, other), ops.generalized_box_iou_loss(one, other), atol=1e-6)
+    assert torch.allclose(generalized_box_iou_loss(one, other), ops.generalized_box_iou_loss(one, other), atol=1e-6)
     logits, targets = torch.randn(9, generator=torch.Generator().manual_seed(0)), torch.arange(9) % 2
     assert torch.allclose(sigmoid_focal_loss(logits, targets), ops.sigmoid_focal_loss(logits, targets.float()))
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tamis.boxes import box_iou, generalized_iou_loss, sigmoid_focal_loss
+from tamis.boxes import box_iou, generalized_box_iou_loss, sigmoid_focal_loss
 from tamis.claim import Claim, Gate
 from tamis.targets import atss_assign, centerness_targets, iou_threshold_assign
 
@@ -121,7 +121,7 @@ def loss_of(output: Tensor, matched: Tensor, boxes: list[Tensor]) -> Tensor:
     image, anchor = positive.nonzero().unbind(1)
     target = torch.stack([boxes[i][g] for i, g in zip(image.tolist(), matched[image, anchor].tolist(), strict=True)])
     central = centerness_targets(FLAT[anchor], target)
-    overlap = generalized_iou_loss(decoded(output[image, anchor, 1:5], FLAT[anchor]), target)
+    overlap = generalized_box_iou_loss(decoded(output[image, anchor, 1:5], FLAT[anchor]), target)
     # An anchor of a fixed cut may have its centre outside, where centre-ness is 0.
     weight = central.clamp(min=0.01)
     boxed = 2 * (overlap * weight).sum() / weight.sum()
@@ -129,15 +129,16 @@ def loss_of(output: Tensor, matched: Tensor, boxes: list[Tensor]) -> Tensor:
     return focal + boxed + centred
 
 
-def average_precision(model: nn.Module, images: Tensor, boxes: list[Tensor]) -> float:
-    """AP at overlap 0.5, all points, after suppression at 0.6."""
+def average_precision(model: nn.Module, images: Tensor, boxes: list[Tensor], threshold: float = 0.0) -> float:
+    """AP at overlap 0.5, all points, after suppression at 0.6; below the threshold there is no object."""
     with torch.no_grad():
         output = model(images)
     scores = (output[..., 0].sigmoid() * output[..., 5].sigmoid()).sqrt()
     hits, certain = [], []
-    for score, deltas, truth in zip(scores, output[..., 1:5], boxes, strict=True):
+    for score, raw, truth in zip(scores, output, boxes, strict=True):
         order = score.argsort(descending=True)[:100]
-        found, free = decoded(deltas, FLAT)[order], torch.ones(len(truth), dtype=torch.bool)
+        order = order[raw[order, 0].sigmoid() >= threshold]
+        found, free = decoded(raw[order, 1:5], FLAT[order]), torch.ones(len(truth), dtype=torch.bool)
         overlap, kept = box_iou(found[:, None], found[None]), []
         for place in range(len(order)):
             if not kept or float(overlap[place, kept].max()) <= 0.6:

@@ -74,7 +74,7 @@ def centerness(points: Tensor, boxes: Tensor) -> Tensor:
     return ratio.clamp(min=0).prod(-1).sqrt() * (torch.minimum(near, far) > 0).all(-1)
 
 
-def generalized_iou_loss(predicted: Tensor, target: Tensor) -> Tensor:
+def generalized_box_iou_loss(predicted: Tensor, target: Tensor) -> Tensor:
     """One less the generalized IoU (Rezatofighi et al. 2019), which has a slope where boxes do not meet.
 
     Args:
@@ -85,7 +85,7 @@ def generalized_iou_loss(predicted: Tensor, target: Tensor) -> Tensor:
         (...,) float in [0, 2].
 
     Example:
-        >>> generalized_iou_loss(torch.tensor([0.0, 0, 1, 1]), torch.tensor([2.0, 0, 3, 1])).item()
+        >>> generalized_box_iou_loss(torch.tensor([0.0, 0, 1, 1]), torch.tensor([2.0, 0, 3, 1])).item()
         1.3333333730697632
     """
     iou, union = _overlap(predicted, target)

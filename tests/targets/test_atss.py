@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tamis.boxes import box_iou
+from tamis.boxes import box_iou, generalized_box_iou_loss, sigmoid_focal_loss
 from tamis.targets import adaptive_threshold, atss, atss_assign, centerness_targets, iou_threshold_assign
 from tests.behaviour import ArrayCase
 
@@ -96,7 +96,7 @@ def test_agrees_with_loops_and_knows_no_place(seed, n, k):
     scaled = atss_assign([4 * level for level in LEVELS], 4 * objects, topk=k, center_eps=0.04)
     assert torch.equal(scaled.matched_gt, found.matched_gt)
     moved = atss_assign([level + 64 for level in LEVELS], objects + 64, topk=k)
-    assert (moved.matched_gt == found.matched_gt).float().mean() > 0.99
+    assert torch.equal(moved.matched_gt, found.matched_gt)
     order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
     renamed = atss_assign(LEVELS, objects[order], torch.arange(1, n + 1)[order], topk=k)
     assert torch.equal(renamed.labels, torch.where(found.matched_gt >= 0, found.matched_gt + 1, 0))
@@ -125,8 +125,36 @@ def test_no_objects_and_tiny_ones():
     assert nothing.matched_gt.tolist() == [-1] * 20
     assert nothing.labels.tolist() == [0] * 20
     assert iou_threshold_assign(LEVELS[0], torch.empty(0, 4)).labels.tolist() == [0] * 16
+    no_anchors = torch.empty(0, 4, dtype=torch.float64)
+    assert len(atss_assign([no_anchors], OBJECTS).labels) == 0
+    assert len(iou_threshold_assign(no_anchors, OBJECTS).labels) == 0
     tiny = torch.tensor([[15.995, 15.995, 16.005, 16.005]], dtype=torch.float64)
     assert (atss_assign(LEVELS, tiny).matched_gt >= 0).sum() == 0
+
+
+def test_losses_without_objects_have_a_gradient():
+    """An image without objects should teach the background, and nothing about boxes or their centres."""
+    anchors = torch.cat(LEVELS)
+    found = atss_assign(LEVELS, torch.empty(0, 4, dtype=torch.float64))
+    positive = found.matched_gt >= 0
+    logits = torch.zeros(20, dtype=torch.float64, requires_grad=True)
+    boxes = anchors.clone().requires_grad_()
+    of_boxes = generalized_box_iou_loss(boxes[positive], torch.empty(0, 4, dtype=torch.float64))
+    weights = centerness_targets(anchors[positive], torch.empty(0, 4, dtype=torch.float64))
+    (sigmoid_focal_loss(logits, positive).sum() + (of_boxes * weights).sum()).backward()
+    assert bool((logits.grad > 0).all())
+    assert not boxes.grad.any()
+
+
+@given(seed=st.integers(0, 2**32 - 1))
+@settings(max_examples=30, deadline=None)
+def test_the_order_of_anchors_does_not_matter(seed):
+    """With distances all different, permuting the anchors of a level should permute what they are given."""
+    level, objects = some_objects(30, seed), some_objects(4, seed + 1)
+    order = torch.randperm(30, generator=torch.Generator().manual_seed(seed))
+    found, other = atss_assign([level, LEVELS[1]], objects), atss_assign([level[order], LEVELS[1]], objects)
+    assert torch.equal(other.matched_gt[:30], found.matched_gt[:30][order])
+    assert torch.equal(other.matched_gt[30:], found.matched_gt[30:])
 
 
 def test_fixed_cuts():

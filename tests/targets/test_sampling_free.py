@@ -123,6 +123,17 @@ def test_losses_that_vanish():
     assert loss.item() == 4.0
 
 
+def test_half_precision_stays_finite():
+    """A class loss below the least number of float16 should give neither infinity nor NaN, in value or slope."""
+    for value in (0.0, 1e-7, 3.0):
+        loss = torch.tensor(value, dtype=torch.float16, requires_grad=True)
+        scaled = guided_loss_scaling(loss, torch.tensor(100.0))
+        scaled.backward()
+        assert scaled.dtype == torch.float16
+        assert math.isfinite(scaled.item())
+        assert math.isfinite(loss.grad.item())
+
+
 @given(value=st.floats(1e-6, 1e6), guide=st.floats(0, 1e6), scale=st.floats(0.01, 10))
 @settings(max_examples=50, deadline=None)
 def test_the_value_is_always_the_guides(value, guide, scale):

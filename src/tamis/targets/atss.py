@@ -187,7 +187,7 @@ def iou_threshold_assign(
     labels = _labels(gt_labels, objects)
     threshold = objects.new_full((len(objects),), positive)
     empty = places.new_zeros(0, dtype=torch.int64)
-    if len(objects) == 0:
+    if len(objects) == 0 or len(places) == 0:
         return _result(places, objects, labels, empty, empty, threshold, gt_boxes)
     best, own = places.new_full((len(places),), -1.0), torch.zeros_like(places[:, 0], dtype=torch.int64)
     forced = torch.zeros_like(own, dtype=torch.bool)

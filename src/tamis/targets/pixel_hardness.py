@@ -64,6 +64,7 @@ def hardness_weighted_loss(
 
     With ``h = sigmoid(S) + floor`` and ``H = h / sum(h)``: ``task = sum(stop(H) * l)`` and
     ``hardness = -hardness_weight * sum(H * stop(l))``. Weights differ by ``(1 + floor) / floor`` at most, as a factor.
+    On several ranks each normalises over its own batch.
 
     Args:
         losses: (b, ...) float, loss of every element, none negative, in any unit.

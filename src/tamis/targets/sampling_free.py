@@ -144,12 +144,14 @@ def estimate_prior(labels: Iterable[Any], *, num_classes: int = 1) -> float:
     """
     checks.at_least("num_classes", num_classes, 1)
     positive = negative = 0
+    device = torch.device("cpu")
     for part in labels:
         given = torch.as_tensor(part)
+        device = given.device  # ranks may only be able to add up where their labels lie
         positive += int((given > 0).sum())
         negative += int((given == 0).sum())
-    counts = sum_over_ranks(torch.tensor([positive, negative], dtype=torch.float64, device="cpu"))
-    positive, negative = (int(count) for count in counts.tolist())
+    counts = sum_over_ranks(torch.tensor([positive, negative], dtype=torch.int64, device=device))
+    positive, negative = int(counts[0]), int(counts[1])
     checks.require(
         positive > 0 and negative > 0, f"labels must hold positives and background: {positive} and {negative} came."
     )
@@ -186,8 +188,9 @@ def guided_loss_scaling(cls_loss: Tensor, guide_loss: Tensor, scale: float = 1.0
         checks.require(loss.ndim == 0, f"{name} must be a scalar: got shape {tuple(loss.shape)}; reduce it first.")
     checks.positive("scale", scale)
     checks.at_least("eps", eps, 0.0)
-    factor = guide_loss.detach() / cls_loss.detach().clamp(min=max(eps, _LEAST))
-    return scale * factor.to(cls_loss.dtype) * cls_loss
+    exact = torch.promote_types(cls_loss.dtype, torch.float32)
+    factor = scale * guide_loss.detach().to(exact) / cls_loss.detach().to(exact).clamp(min=max(eps, _LEAST))
+    return factor.clamp(max=torch.finfo(cls_loss.dtype).max).to(cls_loss.dtype) * cls_loss
 
 
 class GuidedLossScaling(nn.Module):
